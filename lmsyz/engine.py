@@ -1,0 +1,246 @@
+"""What live and batch share: finding what is stored already, and turning a reply into stored answers.
+
+`plan` reads the store once and says which rows are left to ask. `settle` holds one reply against the rows that were
+asked; it is pure. Neither knows how a request travels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from lmsyz.errors import MalformedError
+from lmsyz.providers.base import Reply, Stop
+from lmsyz.rows import Chunk, Rows, align, answer_json, read_results, salvage_results
+from lmsyz.schema_check import InvalidAnswer, check
+from lmsyz.store import Store
+from lmsyz.task import Task
+
+__all__ = ["EMPTY_TEXT", "Plan", "Settled", "plan", "settle"]
+
+EMPTY_TEXT = "invalid: empty text"
+
+
+@dataclass(slots=True, kw_only=True)
+class Plan:
+    """What is stored and what is left.
+
+    Parameters
+    ----------
+    task_id : int
+        The task in the store.
+    answers : dict
+        Stored answers by text key; the engine adds the new ones.
+    ask : list of int
+        Positions to ask, one for each distinct text.
+    twins : dict
+        All positions of a text that occurs more than once, by its key.
+    n_cached, n_empty : int
+        Rows of the frame answered from the store, and rows without text.
+    n_seed : int
+        Rows taken over from a seed package's cache.
+    """
+
+    task_id: int
+    answers: dict[bytes, str]
+    ask: list[int]
+    twins: dict[bytes, list[int]]
+    n_cached: int
+    n_empty: int
+    n_seed: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settled:
+    """One reply held against its rows.
+
+    Parameters
+    ----------
+    good : dict
+        Answers as JSON text by position.
+    bad : dict
+        Why a row has no answer, by position; begins with the word that ``ie_error`` begins with.
+    outcome : str
+        ``ok``, ``partial``, ``empty``, or what spoilt the reply as a whole.
+    readable : bool
+        Whether the reply could be read at all, so that asking in this way works here.
+    """
+
+    good: dict[int, str]
+    bad: dict[int, str]
+    outcome: str
+    readable: bool = True
+    foreign: Sequence[str] = field(default_factory=tuple)
+
+
+def plan(
+    store: Store,
+    task: Task,
+    rows: Rows,
+    *,
+    fresh: bool = False,
+    ignore_prompt: bool = False,
+    run_id: str = "",
+) -> Plan:
+    """Find what is stored for these rows and what is left to ask.
+
+    Parameters
+    ----------
+    store : Store
+        Where answers are kept.
+    task : Task
+        What is asked.
+    rows : Rows
+        Of what.
+    fresh : bool
+        Ask everything again; what is stored stays.
+    ignore_prompt : bool
+        Also reuse answers to another prompt, all else being equal.
+    run_id : str
+        The run that rows of a seed package's cache are taken over by.
+
+    Returns
+    -------
+    Plan
+    """
+    task_id = store.task_id(task.record)
+    keys = {key for key in rows.keys if key}
+    answers: dict[bytes, str] = {}
+    n_seed = 0
+    if not fresh:
+        answers = store.answers(_tasks_to_read(store, task, task_id, ignore_prompt), keys)
+        n_seed = _adopt_seed_rows(store, task, rows, task_id, answers, run_id, ignore_prompt)
+    return _sorted_out(rows, task_id, answers, n_seed, n_distinct=len(keys))
+
+
+def _sorted_out(rows: Rows, task_id: int, answers: dict[bytes, str], n_seed: int, *, n_distinct: int) -> Plan:
+    ask: list[int] = []
+    twins: dict[bytes, list[int]] = {}
+    n_empty = n_cached = 0
+    first: dict[bytes, int] = {}
+    repeated = n_distinct < len(rows)
+    for position, key in enumerate(rows.keys):
+        if not key:
+            n_empty += 1
+            continue
+        if key in answers:
+            n_cached += 1
+            continue
+        if repeated:
+            if key in first:
+                twins.setdefault(key, [first[key]]).append(position)
+                continue
+            first[key] = position
+        ask.append(position)
+    return Plan(
+        task_id=task_id,
+        answers=answers,
+        ask=ask,
+        twins=twins,
+        n_cached=n_cached,
+        n_empty=n_empty,
+        n_seed=n_seed,
+    )
+
+
+def _tasks_to_read(store: Store, task: Task, task_id: int, ignore_prompt: bool) -> list[int]:
+    if not ignore_prompt:
+        return [task_id]
+    others = store.similar_tasks(task.record, ignoring={"prompt", "system"})
+    return [task_id, *(i for i, _ in others if i != task_id)]
+
+
+def _adopt_seed_rows(
+    store: Store,
+    task: Task,
+    rows: Rows,
+    task_id: int,
+    answers: dict[bytes, str],
+    run_id: str,
+    ignore_prompt: bool,
+) -> int:
+    """Take over what the seed package stored for these ids and this prompt; it knew neither text nor model.
+
+    An adopted row belongs to this task and this text from now on, and to no other: a later change of either asks again.
+    """
+    if rows.ids is None:
+        return 0
+    wanted = {rows.ids[i]: key for i, key in enumerate(rows.keys) if key and key not in answers}
+    if not wanted:
+        return 0
+    found = store.seed_rows(None if ignore_prompt else task.record.prompt_hash, wanted.keys())
+    adopted: list[tuple[str, bytes, str]] = []
+    for row_id, text in found.items():
+        answer = _seed_answer(task, text)
+        if answer is not None:
+            adopted.append((row_id, wanted[row_id], answer))
+    if adopted:
+        store.adopt(task_id, adopted, run_id)
+        answers.update({key: answer for _, key, answer in adopted})
+    return len(adopted)
+
+
+def _seed_answer(task: Task, text: str) -> str | None:
+    try:
+        results = read_results(f'{{"all_results":[{text}]}}')
+    except MalformedError:
+        return None
+    if len(results) != 1 or not isinstance(results[0], dict):
+        return None
+    answer = {k: v for k, v in results[0].items() if k != "input_id"}
+    try:
+        return _checked(task, answer)
+    except InvalidAnswer:
+        return None
+
+
+def settle(task: Task, chunk: Chunk, reply: Reply) -> Settled:
+    """Hold a reply against the rows that were asked.
+
+    Parameters
+    ----------
+    task : Task
+        What was asked; its schema validates each answer.
+    chunk : Chunk
+        The rows of the request.
+    reply : Reply
+        What came back.
+
+    Returns
+    -------
+    Settled
+        Every position of the chunk is in either ``good`` or ``bad``.
+    """
+    if reply.stop in (Stop.REFUSED, Stop.FILTERED):
+        what = "content filter" if reply.stop is Stop.FILTERED else "the model refused"
+        reason = f"refused: {what}" + (f" ({reply.detail[:120]})" if reply.detail else "")
+        return _nothing(chunk, reason, str(reply.stop))
+    try:
+        results = salvage_results(reply.text) if reply.stop is Stop.TRUNCATED else read_results(reply.text)
+    except MalformedError as error:
+        return _nothing(chunk, f"invalid: {error}", "malformed", readable=False)
+    return _aligned(task, chunk, results, truncated=reply.stop is Stop.TRUNCATED)
+
+
+def _aligned(task: Task, chunk: Chunk, results: Sequence[object], *, truncated: bool) -> Settled:
+    aligned = align(results, chunk, verify=task.verify)
+    missing = "truncated: the reply stopped at its token limit" if truncated else "missing: the reply has no answer"
+    bad = dict.fromkeys(aligned.missing, missing)
+    bad |= dict.fromkeys(aligned.duplicated, "invalid: more than one answer in the reply")
+    bad |= dict.fromkeys(aligned.swapped, "invalid: the answer's opening words are another row's")
+    good: dict[int, str] = {}
+    for position, answer in aligned.answers.items():
+        try:
+            good[position] = _checked(task, answer)
+        except InvalidAnswer as error:
+            bad[position] = f"invalid: {error}"
+    outcome = "truncated" if truncated else "ok" if not bad else "partial" if good else "empty"
+    return Settled(good=good, bad=bad, outcome=outcome, foreign=aligned.foreign)
+
+
+def _nothing(chunk: Chunk, reason: str, outcome: str, *, readable: bool = True) -> Settled:
+    return Settled(good={}, bad=dict.fromkeys(chunk.positions, reason), outcome=outcome, readable=readable)
+
+
+def _checked(task: Task, answer: Mapping[str, object]) -> str:
+    return answer_json(check(task.schema, answer) if task.schema else answer)

@@ -1,0 +1,374 @@
+"""Rows, chunks, and the way back from a reply to its rows. Pure.
+
+A *row* is one text to ask about. A *chunk* is the rows packed into one request. On the wire every row carries an
+``input_id``: the user's own id where there is one, otherwise a short opaque tag drawn from the text's hash, so that a
+model that skips a row and renumbers the rest is caught, and nothing private leaves.
+
+A reply is distrusted: an answer under an id that was not asked (foreign), or under an id that comes twice
+(duplicate), is never assigned; with ``verify`` an answer whose ``input_opening`` fits another row better than its
+own (swapped) is not either.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+from typing import Any
+
+from lmsyz.errors import MalformedError
+
+__all__ = [
+    "ID_FIELD",
+    "OPENING_FIELD",
+    "Alignment",
+    "Chunk",
+    "Rows",
+    "align",
+    "answer_json",
+    "chunk_positions",
+    "estimate_tokens",
+    "make_chunk",
+    "read_results",
+    "salvage_results",
+    "text_key",
+]
+
+ID_FIELD = "input_id"
+TEXT_FIELD = "input_text"
+OPENING_FIELD = "input_opening"
+ENVELOPE_KEYS = ("all_results", "results", "all results")
+OPENING_WORDS = 8
+SHUFFLE_SEED = 42
+ALIKE = 0.8  # an echo this close to its own row's opening, and closer than to any other row's, fits
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rows:
+    """The rows of one call, column by column.
+
+    Parameters
+    ----------
+    texts : sequence of str or None
+        What is sent, None where there is nothing to send. With ``named_fields`` each is the JSON text of an object.
+    keys : sequence of bytes
+        16 bytes a row that stand for its text in the store, empty where there is no text.
+    ids : sequence of str or None
+        The user's row ids, None where rows are told apart by position and text.
+    named_fields : bool
+        Whether several columns were given, so that a text is an object of named fields.
+    """
+
+    texts: Sequence[str | None]
+    keys: Sequence[bytes]
+    ids: Sequence[str] | None = None
+    named_fields: bool = False
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chunk:
+    """The rows of one request: their positions, their ids on the wire, and the user message that holds them."""
+
+    positions: tuple[int, ...]
+    wire_ids: tuple[str, ...]
+    openings: tuple[str, ...]
+    user: str
+    tokens: int
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alignment:
+    """Which answers of a reply belong to which rows of the chunk, by position, and what did not fit."""
+
+    answers: dict[int, Mapping[str, Any]]
+    missing: tuple[int, ...]
+    duplicated: tuple[int, ...]
+    swapped: tuple[int, ...]
+    foreign: tuple[str, ...]
+
+
+def text_key(text: str, *, occurrence: int = 0, named_fields: bool = False) -> bytes:
+    r"""Return the 16 bytes that stand for a text in the store (the head of its SHA-256).
+
+    Parameters
+    ----------
+    text : str
+        The text as sent.
+    occurrence : int
+        0 for the first row with this text; k for its k-th repetition where repetitions are asked on their own.
+    named_fields : bool
+        Whether the text is the JSON of several named columns.
+
+    Examples
+    --------
+    >>> text_key("a").hex() == text_key("a").hex() != text_key("a", occurrence=1).hex()
+    True
+    """
+    mark = f"\0{occurrence}\0{int(named_fields)}" if occurrence or named_fields else ""
+    return hashlib.sha256((text + mark).encode("utf-8", "surrogatepass")).digest()[:16]
+
+
+def estimate_tokens(text: str) -> int:
+    """Estimate a text's tokens as a quarter of its UTF-8 bytes; rough, and meant for budgets only."""
+    return (len(text) if text.isascii() else len(text.encode("utf-8", "replace"))) // 4 + 1
+
+
+def answer_json(answer: Mapping[str, Any]) -> str:
+    """Return an answer as compact JSON text."""
+    return json.dumps(answer, ensure_ascii=False, separators=(",", ":"))
+
+
+def chunk_positions(
+    rows: Rows, positions: Sequence[int], *, size: int, token_budget: int, distinct_openings: bool = False
+) -> Iterator[tuple[int, ...]]:
+    """Cut positions into chunks of at most `size` rows and about `token_budget` tokens, in a fixed shuffled order.
+
+    The shuffle (seed 42, as in the seed package) spreads long texts over the run. With `distinct_openings` rows that
+    open with the same words never share a chunk, since an echo could not tell them apart.
+    """
+    order = list(positions)
+    random.Random(SHUFFLE_SEED).shuffle(order)
+    pending: list[int] = []
+    openings: set[str] = set()
+    tokens = 0
+    waiting: list[int] = []
+    queue: Iterable[int] = order
+    while True:
+        waiting = []
+        for position in queue:
+            text = rows.texts[position] or ""
+            cost = estimate_tokens(text)
+            opening = _opening(text) if distinct_openings else ""
+            if distinct_openings and opening in openings:
+                waiting.append(position)
+                continue
+            if pending and (len(pending) >= size or tokens + cost > token_budget):
+                yield tuple(pending)
+                pending, openings, tokens = [], set(), 0
+            pending.append(position)
+            openings.add(opening)
+            tokens += cost
+        if pending:
+            yield tuple(pending)
+            pending, openings, tokens = [], set(), 0
+        if not waiting:
+            return
+        queue = waiting
+
+
+def make_chunk(rows: Rows, positions: Sequence[int]) -> Chunk:
+    """Pack rows into one user message: a JSON array of ``{"input_id", "input_text"}`` objects."""
+    wire_ids = _wire_ids(rows, positions)
+    parts = []
+    openings = []
+    for position, wire_id in zip(positions, wire_ids, strict=True):
+        text = rows.texts[position] or ""
+        value = text if rows.named_fields else json.dumps(text, ensure_ascii=False)
+        parts.append(f'{{"{ID_FIELD}":{json.dumps(wire_id, ensure_ascii=False)},"{TEXT_FIELD}":{value}}}')
+        openings.append(_opening(text))
+    user = "[" + ",".join(parts) + "]"
+    return Chunk(
+        positions=tuple(positions),
+        wire_ids=wire_ids,
+        openings=tuple(openings),
+        user=user,
+        tokens=estimate_tokens(user),
+    )
+
+
+def align(results: Sequence[object], chunk: Chunk, *, verify: bool = False) -> Alignment:
+    """Match a reply's results to the rows of the chunk by their ids.
+
+    Parameters
+    ----------
+    results : sequence
+        The reply's list; whatever is not an object with a known id is foreign.
+    chunk : Chunk
+        The rows that were asked.
+    verify : bool
+        Also hold each answer's ``input_opening`` against its row; not for a chunk of one, which has no other row.
+
+    Returns
+    -------
+    Alignment
+        Matched answers without ``input_id`` and ``input_opening``, and what was missing, duplicated, swapped, foreign.
+    """
+    by_id = dict(zip(chunk.wire_ids, range(len(chunk)), strict=True))
+    found: dict[int, Mapping[str, Any]] = {}
+    foreign: list[str] = []
+    counts: Counter[int] = Counter()
+    for result in results:
+        index = _index_of(result, by_id, alone=len(chunk) == 1 == len(results))
+        if index is None or not isinstance(result, Mapping):
+            foreign.append(_id_of(result))
+            continue
+        counts[index] += 1
+        found[index] = result
+    duplicated = {i for i, n in counts.items() if n > 1}
+    swapped = set()
+    if verify and len(chunk) > 1:
+        swapped = {i for i, result in found.items() if i not in duplicated and not _fits(result, i, chunk)}
+    at = chunk.positions
+    own = (ID_FIELD, OPENING_FIELD)
+    return Alignment(
+        answers={
+            at[i]: {k: v for k, v in result.items() if k not in own}
+            for i, result in found.items()
+            if i not in duplicated and i not in swapped
+        },
+        missing=tuple(at[i] for i in range(len(chunk)) if i not in found),
+        duplicated=tuple(at[i] for i in sorted(duplicated)),
+        swapped=tuple(at[i] for i in sorted(swapped)),
+        foreign=tuple(foreign),
+    )
+
+
+def read_results(text: str) -> list[Any]:
+    """Read the list of results out of a complete reply.
+
+    Strict JSON first; then the same within a code fence, after a ``<think>`` block, or as the outermost object in
+    prose. Nothing is repaired: a reply that is cut or broken is a :class:`MalformedError`.
+
+    Examples
+    --------
+    >>> read_results('```json\\n{"all_results": [{"input_id": "1"}]}\\n```')
+    [{'input_id': '1'}]
+    """
+    try:
+        return _results_of(_loads(text))
+    except ValueError:
+        pass
+    body = text.rpartition("</think>")[2]
+    starts = [i for i in (body.find("{"), body.find("[")) if i >= 0]
+    end = max(body.rfind("}"), body.rfind("]"))
+    if not starts or end < min(starts):
+        raise MalformedError(f"the reply holds no JSON: {_shorten(text)!r}")
+    try:
+        return _results_of(_loads(body[min(starts) : end + 1]))
+    except ValueError as error:
+        raise MalformedError(f"the reply is not valid JSON ({error}): {_shorten(text)!r}") from error
+
+
+def salvage_results(text: str) -> list[Any]:
+    """Return the results of a cut reply that were complete before the cut; what follows is never repaired.
+
+    Examples
+    --------
+    >>> salvage_results('{"all_results": [{"input_id": "1", "n": 3}, {"input_id": "2", "n": 4')
+    [{'input_id': '1', 'n': 3}]
+    """
+    starts = [text.find(f'"{key}"') for key in ENVELOPE_KEYS]
+    start = text.find("[", max(starts)) if max(starts) >= 0 else -1
+    if start < 0:
+        return []
+    decoder = json.JSONDecoder(parse_constant=_refuse_constant)
+    results: list[Any] = []
+    at = start + 1
+    while True:
+        while at < len(text) and text[at] in " \t\r\n,":
+            at += 1
+        if at >= len(text) or text[at] != "{":
+            return results
+        try:
+            value, at = decoder.raw_decode(text, at)
+        except (ValueError, RecursionError):
+            return results
+        results.append(value)
+
+
+def _results_of(payload: object) -> list[Any]:
+    if isinstance(payload, list):
+        return payload
+    if not isinstance(payload, dict):
+        raise ValueError("not an object")
+    for key in ENVELOPE_KEYS:
+        rows = payload.get(key)
+        if isinstance(rows, list):
+            return rows
+        if isinstance(rows, dict):
+            return [rows]
+    if ID_FIELD in payload:
+        return [payload]
+    raise ValueError('no "all_results" list')
+
+
+def _loads(text: str) -> object:
+    try:
+        return json.loads(text, parse_constant=_refuse_constant)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+
+
+def _refuse_constant(name: str) -> object:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _wire_ids(rows: Rows, positions: Sequence[int]) -> tuple[str, ...]:
+    if rows.ids is not None:
+        return tuple(rows.ids[p] for p in positions)
+    tags = []
+    seen: set[str] = set()
+    for position in positions:
+        tag = rows.keys[position].hex()
+        n = 8
+        while tag[:n] in seen:
+            n += 4
+        seen.add(tag[:n])
+        tags.append(tag[:n])
+    return tuple(tags)
+
+
+def _index_of(result: object, by_id: Mapping[str, int], *, alone: bool) -> int | None:
+    if not isinstance(result, Mapping):
+        return None
+    wire_id = result.get(ID_FIELD)
+    if wire_id is None:
+        # One row asked and one answer back with no id at all: there is no other row it could belong to.
+        return 0 if alone else None
+    if isinstance(wire_id, bool) or not isinstance(wire_id, (str, int, float)):
+        return None
+    return by_id.get(str(wire_id))
+
+
+def _id_of(result: object) -> str:
+    return _shorten(str(result.get(ID_FIELD))) if isinstance(result, Mapping) else type(result).__name__
+
+
+def _opening(text: str) -> str:
+    return _letters(" ".join(text[:400].split()[:OPENING_WORDS]))
+
+
+def _letters(text: str) -> str:
+    return "".join(c for c in text.casefold() if c.isalnum())
+
+
+def _fits(result: Mapping[str, Any], index: int, chunk: Chunk) -> bool:
+    echo = _letters(str(result.get(OPENING_FIELD) or ""))[:200]
+    own = chunk.openings[index]
+    others = [o for i, o in enumerate(chunk.openings) if i != index]
+    if echo == own:
+        return own not in others
+    likeness = _likeness(echo, own)
+    return likeness >= ALIKE and all(likeness > _likeness(echo, other) for other in others)
+
+
+def _likeness(a: str, b: str) -> float:
+    # A model that copies a word more or less still names its row, so only the shorter length is compared.
+    n = min(len(a), len(b))
+    if not n:
+        return 0.0
+    return SequenceMatcher(None, a[:n], b[:n], autojunk=False).ratio() * min(1.0, n / (0.5 * max(len(a), len(b))))
+
+
+def _shorten(text: str, n: int = 80) -> str:
+    return text if len(text) <= n else text[: n - 1] + "…"
