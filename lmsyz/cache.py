@@ -94,14 +94,23 @@ class SqliteCache:
         where = " AND ".join(f"{c} = ?" for c in compared) or "1"
         values = [getattr(record, c) for c in compared]
         with self._reading() as db:
-            rows = db.execute(f"SELECT id,{','.join(TASK_COLUMNS)} FROM tasks WHERE {where} ORDER BY id", values)
+            rows = db.execute(
+                f"SELECT id,{','.join(TASK_COLUMNS)} FROM tasks WHERE {where} ORDER BY id", values
+            )
             return [(int(row[0]), _task_record(row[1:])) for row in rows.fetchall()]
+
+    def reading_tasks(self, record: TaskRecord, ignore_prompt: bool = False) -> list[int]:
+        """Return the tasks whose answers may be reused for a task: itself, or also the same under other prompts."""
+        ignoring = {"prompt", "system"} if ignore_prompt else set()
+        return [task_id for task_id, _ in self.similar_tasks(record, ignoring=ignoring)]
 
     def tasks(self) -> list[tuple[int, TaskRecord, int]]:
         """Return all tasks with the number of answers each has."""
         count = "(SELECT count(*) FROM answers a WHERE a.task_id = t.id)"
         with self._reading() as db:
-            rows = db.execute(f"SELECT id,{','.join(TASK_COLUMNS)},{count} FROM tasks t ORDER BY id").fetchall()
+            rows = db.execute(
+                f"SELECT id,{','.join(TASK_COLUMNS)},{count} FROM tasks t ORDER BY id"
+            ).fetchall()
         return [(int(row[0]), _task_record(row[1:-1]), int(row[-1])) for row in rows]
 
     # --- answers ----------------------------------------------------------------------------------------------
@@ -114,7 +123,9 @@ class SqliteCache:
         with self._reading() as db:
             if len(keys) >= SCAN_FROM:
                 found = dict(
-                    db.execute(f"SELECT key, answer FROM answers WHERE task_id IN ({tasks}) ORDER BY id").fetchall()
+                    db.execute(
+                        f"SELECT key, answer FROM answers WHERE task_id IN ({tasks}) ORDER BY id"
+                    ).fetchall()
                 )
                 wanted = keys if isinstance(keys, (set, frozenset, dict)) else set(keys)
                 return found if found.keys() <= wanted else {k: v for k, v in found.items() if k in wanted}
@@ -132,7 +143,9 @@ class SqliteCache:
                 request_id = self._insert_request(db, task_id, request, len(answers))
                 self._insert_answers(db, task_id, request_id, answers)
 
-    def _insert_request(self, db: sqlite3.Connection, task_id: int, request: RequestRecord, n_answers: int) -> int:
+    def _insert_request(
+        self, db: sqlite3.Connection, task_id: int, request: RequestRecord, n_answers: int
+    ) -> int:
         head, user, tail = _split(request.body, request.user)
         values = [_clean(getattr(request, c)) for c in REQUEST_COLUMNS]
         values[REQUEST_COLUMNS.index("user")] = _clean(user)
@@ -180,14 +193,15 @@ class SqliteCache:
                         tasks.append(task_id)
         return found
 
-    def ids_with_other_text(self, task_id: int, pairs: Mapping[str, bytes]) -> set[str]:
-        """Return the row ids that this task knows under another text."""
+    def ids_with_other_text(self, task_ids: Sequence[int], pairs: Mapping[str, bytes]) -> set[str]:
+        """Return the row ids that these tasks know, but under another text."""
         changed: set[str] = set()
+        tasks = ",".join(str(int(i)) for i in task_ids)
         with self._reading() as db:
             for part in _parts(pairs):
                 marks = ",".join("?" * len(part))
-                sql = f"SELECT row_id, key FROM row_ids WHERE row_id IN ({marks}) AND task_id = ?"
-                known = db.execute(sql, [*part, task_id]).fetchall()
+                sql = f"SELECT row_id, key FROM row_ids WHERE row_id IN ({marks}) AND task_id IN ({tasks})"
+                known = db.execute(sql, part).fetchall()
                 changed.update(row_id for row_id, key in known if pairs[row_id] != key)
         return changed
 
@@ -223,7 +237,9 @@ class SqliteCache:
         )
 
     @staticmethod
-    def _requests_of(db: sqlite3.Connection, tasks: str, keys: Collection[bytes]) -> Iterator[tuple[bytes, int]]:
+    def _requests_of(
+        db: sqlite3.Connection, tasks: str, keys: Collection[bytes]
+    ) -> Iterator[tuple[bytes, int]]:
         for part in _parts(keys):
             marks = ",".join("?" * len(part))
             sql = f"SELECT key, request_id FROM answers WHERE key IN ({marks}) AND task_id IN ({tasks}) ORDER BY id"
@@ -272,7 +288,9 @@ class SqliteCache:
 
     def answers_of_run(self, run_id: str) -> dict[bytes, str]:
         """Return the answers that a run brought home, by text key."""
-        sql = "SELECT a.key, a.answer FROM answers a JOIN requests r ON r.id = a.request_id WHERE r.run_id = ?"
+        sql = (
+            "SELECT a.key, a.answer FROM answers a JOIN requests r ON r.id = a.request_id WHERE r.run_id = ?"
+        )
         with self._reading() as db:
             return dict(db.execute(f"{sql} ORDER BY a.id", (run_id,)).fetchall())
 
@@ -298,9 +316,7 @@ class SqliteCache:
 
     def all_ids(self, prompt_hash: str | None = None) -> set[str]:
         """Return all row ids that have an answer, under one prompt hash or any."""
-        own = (
-            "SELECT r.row_id FROM row_ids r JOIN tasks t ON t.id = r.task_id WHERE ? IS NULL OR t.prompt_hash = ?"
-        )
+        own = "SELECT r.row_id FROM row_ids r JOIN tasks t ON t.id = r.task_id WHERE ? IS NULL OR t.prompt_hash = ?"
         seed = "SELECT row_id FROM results WHERE ? IS NULL OR prompt_hash = ?"
         with self._reading() as db:
             values = (prompt_hash, prompt_hash)
@@ -328,7 +344,9 @@ class SqliteCache:
         request = _seed_request(run_id, len(taken))
         with self._writing() as db:
             request_id = self._insert_request(db, task_id, request, len(taken))
-            records = [AnswerRecord(key=key, answer=answer, row_ids=(row_id,)) for row_id, key, answer in taken]
+            records = [
+                AnswerRecord(key=key, answer=answer, row_ids=(row_id,)) for row_id, key, answer in taken
+            ]
             self._insert_answers(db, task_id, request_id, records)
             db.executemany(
                 "INSERT OR IGNORE INTO adopted (row_id, prompt_hash, task_id)"
@@ -404,7 +422,9 @@ class SqliteCache:
 
     def _check_place(self) -> None:
         if self.path.is_dir():
-            raise CacheError(f"cache_path={str(self.path)!r} is a directory; give a file in it, such as answers.sqlite")
+            raise CacheError(
+                f"cache_path={str(self.path)!r} is a directory; give a file in it, such as answers.sqlite"
+            )
         if not self.path.exists():
             if not self.path.parent.is_dir():
                 raise CacheError(
@@ -417,13 +437,17 @@ class SqliteCache:
             except OSError as error:
                 raise CacheError(f"cache_path={str(self.path)!r} cannot be made: {error.strerror}") from error
         if not os.access(self.path, os.W_OK):
-            raise CacheError(f"cache_path={str(self.path)!r} is not writable; give another path or change its rights")
+            raise CacheError(
+                f"cache_path={str(self.path)!r} is not writable; give another path or change its rights"
+            )
 
     def _check_ours(self, connection: sqlite3.Connection) -> None:
         version = int(connection.execute("PRAGMA user_version").fetchone()[0])
         app = int(connection.execute("PRAGMA application_id").fetchone()[0])
         tables = {r[0] for r in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-        if app not in (0, APPLICATION_ID) or (app == 0 and tables - {"results"} and not self._half_made(tables)):
+        if app not in (0, APPLICATION_ID) or (
+            app == 0 and tables - {"results"} and not self._half_made(tables)
+        ):
             raise CacheError(
                 f"cache_path={str(self.path)!r} is another program's database (tables {sorted(tables)[:5]}); give a path"
                 " of its own to lmsyz"
@@ -450,9 +474,13 @@ class SqliteCache:
         if name == "SQLITE_NOTADB":
             return CacheError(f"{where} is no SQLite database; it was left as it is. Give another cache_path")
         if name.startswith("SQLITE_READONLY") or name.startswith("SQLITE_CANTOPEN"):
-            return CacheError(f"{where} cannot be written ({error}); give another cache_path or change its rights")
+            return CacheError(
+                f"{where} cannot be written ({error}); give another cache_path or change its rights"
+            )
         if name == "SQLITE_FULL":
-            return CacheError(f"the disk is full: {where} could not be written. What was stored before is safe")
+            return CacheError(
+                f"the disk is full: {where} could not be written. What was stored before is safe"
+            )
         return CacheError(f"{where}: {error}")
 
 

@@ -108,7 +108,7 @@ def plan(
     answers: dict[bytes, str] = {}
     n_seed = 0
     if not fresh:
-        answers = store.answers(_tasks_to_read(store, task, task_id, ignore_prompt), keys)
+        answers = store.answers(store.reading_tasks(task.record, ignore_prompt), keys)
         n_seed = _adopt_seed_rows(store, task, rows, task_id, answers, run_id, ignore_prompt)
     return _sorted_out(rows, task_id, answers, n_seed, n_distinct=len(keys))
 
@@ -141,13 +141,6 @@ def _sorted_out(rows: Rows, task_id: int, answers: dict[bytes, str], n_seed: int
         n_empty=n_empty,
         n_seed=n_seed,
     )
-
-
-def _tasks_to_read(store: Store, task: Task, task_id: int, ignore_prompt: bool) -> list[int]:
-    if not ignore_prompt:
-        return [task_id]
-    others = store.similar_tasks(task.record, ignoring={"prompt", "system"})
-    return [task_id, *(i for i, _ in others if i != task_id)]
 
 
 def _adopt_seed_rows(
@@ -224,7 +217,9 @@ def settle(task: Task, chunk: Chunk, reply: Reply) -> Settled:
 
 def _aligned(task: Task, chunk: Chunk, results: Sequence[object], *, truncated: bool) -> Settled:
     aligned = align(results, chunk, verify=task.verify)
-    missing = "truncated: the reply stopped at its token limit" if truncated else "missing: the reply has no answer"
+    missing = (
+        "truncated: the reply stopped at its token limit" if truncated else "missing: the reply has no answer"
+    )
     bad = dict.fromkeys(aligned.missing, missing)
     bad |= dict.fromkeys(aligned.duplicated, "invalid: more than one answer in the reply")
     bad |= dict.fromkeys(aligned.swapped, "invalid: the answer's opening words are another row's")

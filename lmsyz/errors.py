@@ -180,7 +180,7 @@ class ExtractionError(LmsyzError):
         self.result = result
 
 
-class RunInterrupted(KeyboardInterrupt):  # noqa: N818 - it is an interrupt, not an error
+class RunInterrupted(KeyboardInterrupt):
     """A run was interrupted; every finished row is stored and the next call goes on from there."""
 
     def _render_traceback_(self) -> list[str]:

@@ -92,5 +92,5 @@ def emit(observers: Sequence[Observer], event: Event) -> None:
     for observer in observers:
         try:
             observer(event)
-        except Exception:  # noqa: BLE001 - whatever an observer does wrong is the observer's trouble
+        except Exception:
             log.exception("an observer failed on %s", type(event).__name__)

@@ -13,7 +13,7 @@ from lmsyz.errors import UsageError
 from lmsyz.rows import Rows, text_key
 from lmsyz.schema import RowSchema
 
-__all__ = ["ERROR_COLUMN", "DataFrameIterator", "answers_frame", "read_rows", "row_ids"]
+__all__ = ["ERROR_COLUMN", "DataFrameIterator", "answers_frame", "errors_frame", "read_rows", "row_ids"]
 
 ERROR_COLUMN = "ie_error"
 PENDING = "pending: not asked yet"
@@ -52,7 +52,11 @@ def read_rows(
     """
     ids = None if id_col is None else row_ids(df, id_col)
     named = isinstance(text_col, list)
-    texts = _named_texts(df, text_col) if isinstance(text_col, list) else _plain_texts(_column(df, text_col, "text_col"))
+    texts = (
+        _named_texts(df, text_col)
+        if isinstance(text_col, list)
+        else _plain_texts(_column(df, text_col, "text_col"))
+    )
     if dedupe:
         keys = [text_key(t, named_fields=named) if t is not None else b"" for t in texts]
     else:
@@ -78,7 +82,9 @@ def row_ids(df: pd.DataFrame, id_col: Hashable) -> list[str]:
     ids = [str(v) for v in column.tolist()]
     blank = [i for i, v in enumerate(ids) if not v.strip()]
     if blank:
-        raise UsageError(f"id_col={id_col!r} is blank in {len(blank):,} rows (first at positions {_first(blank)}).")
+        raise UsageError(
+            f"id_col={id_col!r} is blank in {len(blank):,} rows (first at positions {_first(blank)})."
+        )
     if len(set(ids)) < len(ids):
         seen: set[str] = set()
         again = dict.fromkeys(v for v in ids if v in seen or seen.add(v))  # type: ignore[func-returns-value]
@@ -114,10 +120,30 @@ def answers_frame(
     parsed = _parse(rows, answers)
     columns = _schema_columns(parsed, schema) if schema else _free_columns(parsed)
     columns[ERROR_COLUMN] = pd.array(
-        [None if p is not None else failures.get(k, PENDING) if k else EMPTY_TEXT for p, k in zip(parsed, rows.keys, strict=True)],
+        [
+            None if p is not None else failures.get(k, PENDING) if k else EMPTY_TEXT
+            for p, k in zip(parsed, rows.keys, strict=True)
+        ],
         dtype="string",
     )
     return pd.DataFrame(columns, index=index)
+
+
+def errors_frame(
+    index: pd.Index, rows: Rows, answers: Mapping[bytes, str], failures: Mapping[bytes, str]
+) -> pd.DataFrame:
+    """Return the rows that have no answer: position, row id, kind and reason, at the frame's own index."""
+    at = [i for i, key in enumerate(rows.keys) if key not in answers]
+    reasons = [failures.get(rows.keys[i], PENDING) if rows.keys[i] else EMPTY_TEXT for i in at]
+    return pd.DataFrame(
+        {
+            "position": pd.array(at, dtype="Int64"),
+            "row_id": pd.array([rows.ids[i] if rows.ids is not None else None for i in at], dtype="string"),
+            "kind": pd.array([r.partition(":")[0] for r in reasons], dtype="string"),
+            "reason": pd.array(reasons, dtype="string"),
+        },
+        index=index[at],
+    )
 
 
 class DataFrameIterator:
@@ -187,7 +213,9 @@ def _text(value: object) -> str | None:
         return _encodable(value) if value and not value.isspace() else None
     if _is_null(value):
         return None
-    return _text(json.dumps(value, ensure_ascii=False, default=str) if isinstance(value, (list, dict)) else str(value))
+    return _text(
+        json.dumps(value, ensure_ascii=False, default=str) if isinstance(value, (list, dict)) else str(value)
+    )
 
 
 def _named_texts(df: pd.DataFrame, names: list[Hashable]) -> list[str | None]:

@@ -265,7 +265,12 @@ class LiveEngine:
     def _write(self, store: Store, outcomes: Sequence[_Outcome]) -> None:
         items = []
         for outcome in outcomes:
-            if outcome.raw is None or outcome.reply is None or outcome.settled is None or outcome.chunk is None:
+            if (
+                outcome.raw is None
+                or outcome.reply is None
+                or outcome.settled is None
+                or outcome.chunk is None
+            ):
                 continue
             answers = [self._answer_record(p, a) for p, a in outcome.settled.good.items()]
             items.append((self.plan.task_id, self._request_record(outcome), answers))
@@ -330,7 +335,9 @@ class LiveEngine:
         self._tell_chunk(outcome, settled, n_reasked)
         if not self._any_success and self._unreadable_in_a_row >= UNREADABLE_REPLIES_BEFORE_STOP:
             reason = next(iter(settled.bad.values()))
-            self._end((), RejectedError(f"the first {self._unreadable_in_a_row} replies were unusable ({reason})"))
+            self._end(
+                (), RejectedError(f"the first {self._unreadable_in_a_row} replies were unusable ({reason})")
+            )
 
     def _ask_again(self, positions: tuple[int, ...], settled: Settled) -> int:
         bad = settled.bad
@@ -443,7 +450,9 @@ class LiveEngine:
             next(attempts)
             return self._send(body, chunk)
 
-        raw, reply = call_with_retry(once, policy=self.options.policy, stop=self._stop, on_retry=self._tell_retry)
+        raw, reply = call_with_retry(
+            once, policy=self.options.policy, stop=self._stop, on_retry=self._tell_retry
+        )
         settled = settle(self.task, chunk, reply)
         if settled.readable:
             self._ladder.worked(form)
@@ -458,6 +467,7 @@ class LiveEngine:
             raise Stopped
         emit(self._observers, RequestSent())
         headers, outcome, wait, used = None, "other", None, None
+        sent_at = self.limiter.now()
         try:
             raw = self._provider.send(body, self._call)
             headers, outcome = raw.headers, "ok"
@@ -470,7 +480,12 @@ class LiveEngine:
             raise
         finally:
             self.limiter.release(
-                headers=headers, outcome=outcome, retry_after=wait, tokens_used=used, tokens_estimated=estimate
+                headers=headers,
+                outcome=outcome,
+                retry_after=wait,
+                tokens_used=used,
+                tokens_estimated=estimate,
+                sent_at=sent_at,
             )
         return raw, reply
 

@@ -42,7 +42,12 @@ class Pricer:
             The model as returned; the one asked for where empty.
         """
         name = model or self._asked
-        if self._provider is None or usage.input_tokens is None or usage.output_tokens is None or name in self._unknown:
+        if (
+            self._provider is None
+            or usage.input_tokens is None
+            or usage.output_tokens is None
+            or name in self._unknown
+        ):
             return None
         from genai_prices import Usage as PricedUsage
         from genai_prices import calc_price

@@ -1,56 +1,81 @@
-"""Trying again: tenacity decides, by the class of our own errors; the wait can be stopped at any moment."""
+"""Who tries again, how often and after how long: tenacity decides, by the class of our own errors.
+
+One owner of retries
+--------------------
+The SDK clients are built with ``max_retries=0``: stacked retries multiply, and an SDK's sleep cannot be interrupted.
+
+:func:`call_with_retry` is the live engine's. It calls once, and enters tenacity only after a failure that passes.
+A failure of kind ``unavailable`` and one of kind ``rate_limited`` have budgets of their own: a 429 says that the
+provider is well and we are too fast, so it may come often. The wait is full jitter, or what the provider asked for.
+The sleep ends at once when the run is stopped, and then :class:`Stopped` is raised and nothing is sent again.
+
+:func:`retry_api_call` is the decorator for a user's own calls, around our functions or around an SDK's. It knows the
+SDKs' exceptions by their attributes and class names, so that neither SDK is imported here.
+"""
 
 from __future__ import annotations
 
-import functools
+import logging
 import random
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ParamSpec, TypeVar, overload
+from typing import Any, Literal, NoReturn, ParamSpec, TypeVar, overload
 
-from tenacity import RetryCallState, Retrying, retry, retry_if_exception, stop_after_attempt
+from tenacity import RetryCallState, Retrying, before_sleep_log, retry, retry_if_exception, stop_after_attempt
+from tenacity import retry_if_exception_type as retry_if_type
 
 from lmsyz.errors import ProviderError, RateLimitError, UnavailableError
+from lmsyz.ratelimit import retry_after_s
 
-__all__ = ["RetryEvent", "RetryPolicy", "Stopped", "call_with_retry", "retry_api_call"]
+__all__ = ["Kind", "RetryEvent", "RetryPolicy", "Stopped", "call_with_retry", "retry_api_call"]
 
+log = logging.getLogger(__name__)
 P = ParamSpec("P")
 T = TypeVar("T")
 
-TRANSIENT_STATUSES = (408, 409, 429)
-PERMANENT_CODES = {
-    "insufficient_quota",
-    "billing_hard_limit_reached",
-    "credits_exhausted",
-    "credit_balance_exhausted",
-    "enforced_spend_limit_reached",
-    "contract_spend_limit_reached",
-}
-CONNECTION_ERRORS = {"APIConnectionError", "APITimeoutError"}
+Kind = Literal["unavailable", "rate_limited"]
+
+# A 429 or 402 with one of these never passes by waiting. OpenAI's first four are the seed's list; the last two are
+# the error_code of anthropic 2.12's EnforcedSpendLimitReachedError and ContractSpendLimitReachedError.
+_PERMANENT_CODES = frozenset(
+    {
+        "insufficient_quota",
+        "billing_hard_limit_reached",
+        "credits_exhausted",
+        "credit_balance_exhausted",
+        "enforced_spend_limit_reached",
+        "contract_spend_limit_reached",
+    }
+)
+_TRANSIENT_STATUSES = frozenset({408, 409, 429})  # and everything from 500 on, as both SDKs have it
+_CONNECTION_ERRORS = frozenset({"APIConnectionError", "APITimeoutError"})
 
 
-class Stopped(Exception):  # noqa: N818 - not an error: the run was told to stop
-    """The run was told to stop while a request waited to be sent."""
+class Stopped(Exception):
+    """The run was told to stop while a request waited for its turn; internal, never shown to a user."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryPolicy:
-    """When to give up on a request that fails in a way that passes.
+    """When to give up on a request that fails in a way that passes, and how long to wait between tries.
 
     Parameters
     ----------
-    max_unavailable, max_rate_limited : int
-        Tries that may end with a 5xx or a lost connection, and with a 429; each has its own budget.
+    max_attempts_unavailable : int
+        Failures of the kind 5xx, timeout, lost connection that one request may have.
+    max_attempts_rate_limited : int
+        Failures of the kind 429 or 529 that one request may have.
     max_time_s : float
-        Seconds that one request may be tried in all.
+        Seconds from the first failure to the next try. What a request waits for its turn before it first fails
+        does not count: under a low rate limit that is no fault of the request.
     base_s, max_wait_s : float
-        The wait before retry n is drawn from 0 to ``min(max_wait_s, base_s * 2**n)`` (full jitter).
+        The wait after failure ``n`` (from 1) is drawn from ``0 .. min(max_wait_s, base_s * 2**(n - 1))``.
     """
 
-    max_unavailable: int = 6
-    max_rate_limited: int = 20
+    max_attempts_unavailable: int = 6
+    max_attempts_rate_limited: int = 20
     max_time_s: float = 600.0
     base_s: float = 0.5
     max_wait_s: float = 30.0
@@ -58,12 +83,12 @@ class RetryPolicy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryEvent:
-    """A request is about to wait and be sent again."""
+    """A failure that will be tried again: the try that failed (from 1), the wait before the next, and why."""
 
     attempt: int
     wait_s: float
-    kind: str
-    error: BaseException
+    kind: Kind
+    error: ProviderError
 
 
 def call_with_retry(
@@ -73,159 +98,257 @@ def call_with_retry(
     stop: threading.Event,
     on_retry: Callable[[RetryEvent], None] | None = None,
     rng: random.Random | None = None,
+    sleep: Callable[[float], object] | None = None,
+    clock: Callable[[], float] = time.monotonic,
 ) -> T:
-    """Call `func`, and again while it fails in a way that passes.
+    """Call ``func`` until it answers, fails for good, or has used up its budget.
 
     Parameters
     ----------
     func : callable
-        Raises :class:`RateLimitError` or :class:`UnavailableError` where trying again may help.
+        Sends once. Each try takes and gives back its own place at the limiter.
     policy : RetryPolicy
-        When to give up.
+        The budgets and the waits.
     stop : threading.Event
-        Ends a wait at once; `func` is not called after that.
+        Once set, ``func`` is not called again.
     on_retry : callable, optional
         Told before each wait.
     rng : random.Random, optional
-        Where the jitter comes from.
+        Draws the jitter; give a seeded one for a repeatable run.
+    sleep : callable, optional
+        Waits so many seconds; a true return means stopped. Default ``stop.wait``.
+    clock : callable
+        Monotonic seconds.
 
     Returns
     -------
-    What `func` returns.
+    object
+        What ``func`` returned.
 
     Raises
     ------
+    RateLimitError, UnavailableError
+        The last failure, with a note that says how often and how long it was tried.
     Stopped
-        The stop event was set during a wait.
-    ProviderError
-        The last error, once the budget is used up.
+        ``stop`` was set.
+
+    Notes
+    -----
+    Anything else that ``func`` raises comes through at once.
     """
-    started = time.monotonic()
+    if stop.is_set():
+        raise Stopped
     try:
         return func()
     except (RateLimitError, UnavailableError) as error:
-        first: ProviderError | None = error
-    budget = _Budget(policy, rng or random.Random(), started)
+        tries = _Tries(error, policy, clock)
+    # Outside of the except block: what follows is not raised "during handling" of the first failure.
+    return _go_on(func, tries, stop, on_retry, rng or random.Random(), sleep or stop.wait)
 
-    def again() -> T:
-        nonlocal first
-        if first is not None:
-            error, first = first, None
+
+class _Tries:
+    """What one request has been through since its first failure."""
+
+    def __init__(self, first: ProviderError, policy: RetryPolicy, clock: Callable[[], float]) -> None:
+        self.policy = policy
+        self.clock = clock
+        self.started = clock()
+        self.counts: dict[Kind, int] = {"unavailable": 0, "rate_limited": 0}
+        self.first: ProviderError | None = first
+
+    def replay_first(self) -> None:
+        """Give tenacity the failure that came before it was asked."""
+        if self.first is not None:
+            error, self.first = self.first, None
             raise error
+
+    def is_over(self, state: RetryCallState) -> bool:
+        error = _failure(state)
+        kind = _kind(error)
+        self.counts[kind] += 1
+        budgets: dict[Kind, int] = {
+            "unavailable": self.policy.max_attempts_unavailable,
+            "rate_limited": self.policy.max_attempts_rate_limited,
+        }
+        return self.counts[kind] >= budgets[kind] or self._is_too_late(state.upcoming_sleep)
+
+    def _is_too_late(self, wait_s: float) -> bool:
+        return self.clock() - self.started + wait_s > self.policy.max_time_s
+
+    def give_up(self, state: RetryCallState) -> NoReturn:
+        error = _failure(state)
+        asked = error.retry_after
+        if asked is not None and asked > self.policy.max_time_s:
+            error.args = (
+                f"{error} (the provider asks to wait {asked:.0f} s, longer than the {self.policy.max_time_s:.0f} s that "
+                "one request may keep trying: run the same call again after that, finished rows are stored)",
+            )
+        spent = self.clock() - self.started
+        error.add_note(f"gave up after {state.attempt_number} attempts and {spent:.1f} s of retries")
+        raise error
+
+
+def _go_on(
+    func: Callable[[], T],
+    tries: _Tries,
+    stop: threading.Event,
+    on_retry: Callable[[RetryEvent], None] | None,
+    rng: random.Random,
+    sleep: Callable[[float], object],
+) -> T:
+    def attempt() -> T:
+        tries.replay_first()
         return func()
 
-    def sleep(seconds: float) -> None:
-        if stop.wait(seconds):
+    def tell(state: RetryCallState) -> None:
+        error = _failure(state)
+        if on_retry is not None:
+            on_retry(
+                RetryEvent(
+                    attempt=state.attempt_number, wait_s=state.upcoming_sleep, kind=_kind(error), error=error
+                )
+            )
+
+    def wait_or_stop(seconds: float) -> None:
+        if sleep(seconds) or stop.is_set():
             raise Stopped
 
-    def before_sleep(state: RetryCallState) -> None:
-        error = state.outcome.exception() if state.outcome else None
-        if on_retry and error is not None and not stop.is_set():
-            wait = state.next_action.sleep if state.next_action else 0.0
-            on_retry(RetryEvent(attempt=state.attempt_number, wait_s=wait, kind=_kind(error), error=error))
-
-    return Retrying(
-        retry=retry_if_exception(lambda e: isinstance(e, (RateLimitError, UnavailableError))),
-        stop=budget.used_up,
-        wait=budget.wait,
-        sleep=sleep,
-        before_sleep=before_sleep,
-        reraise=True,
-    )(again)
+    policy = tries.policy
+    retrying = Retrying(
+        retry=retry_if_type((RateLimitError, UnavailableError)),
+        wait=lambda state: _wait_s(
+            _failure(state).retry_after, state.attempt_number, policy.base_s, policy.max_wait_s, rng
+        ),
+        stop=tries.is_over,
+        sleep=wait_or_stop,
+        before_sleep=tell,
+        retry_error_callback=tries.give_up,
+    )
+    return retrying(attempt)
 
 
-class _Budget:
-    """What one request has used of its policy."""
-
-    def __init__(self, policy: RetryPolicy, rng: random.Random, started: float) -> None:
-        self._policy = policy
-        self._rng = rng
-        self._started = started
-        self._n = {"rate_limited": 0, "unavailable": 0}
-
-    def used_up(self, state: RetryCallState) -> bool:
-        error = state.outcome.exception() if state.outcome else None
-        if error is None:
-            return False
-        self._n[_kind(error)] += 1
-        left = self._policy.max_time_s - (time.monotonic() - self._started)
-        asked = getattr(error, "retry_after", None) or 0.0
-        return (
-            self._n["rate_limited"] >= self._policy.max_rate_limited
-            or self._n["unavailable"] >= self._policy.max_unavailable
-            or left <= asked
-        )
-
-    def wait(self, state: RetryCallState) -> float:
-        error = state.outcome.exception() if state.outcome else None
-        cap = min(self._policy.max_wait_s, self._policy.base_s * 2 ** (state.attempt_number - 1))
-        jitter = self._rng.uniform(0.0, cap)
-        asked = getattr(error, "retry_after", None)
-        return jitter if asked is None else asked + min(jitter, 0.25 * asked + 0.05)
+def _failure(state: RetryCallState) -> ProviderError:
+    error = state.outcome.exception() if state.outcome is not None else None
+    assert isinstance(error, ProviderError)
+    return error
 
 
-def _kind(error: BaseException) -> str:
+def _kind(error: ProviderError) -> Kind:
     return "rate_limited" if isinstance(error, RateLimitError) else "unavailable"
 
 
-@overload
-def retry_api_call(func: Callable[P, T], /) -> Callable[P, T]: ...
+def _wait_s(
+    retry_after: float | None, attempt: int, base_s: float, max_wait_s: float, rng: random.Random
+) -> float:
+    """Return what was asked for plus a little, so that not all come back at one moment; else full jitter."""
+    if retry_after is not None:
+        return retry_after + rng.uniform(0.0, min(1.0, 0.05 + 0.1 * retry_after))
+    # The exponent is bounded: 2.0**1024 overflows, and no wait is that long.
+    return rng.uniform(0.0, min(max_wait_s, base_s * 2.0 ** min(attempt - 1, 60)))
+
+
+# --- the decorator ----------------------------------------------------------------------------------------------
 
 
 @overload
-def retry_api_call(*, attempts: int = ..., max_wait_s: float = ...) -> Callable[[Callable[P, T]], Callable[P, T]]: ...
+def retry_api_call(func: Callable[P, T]) -> Callable[P, T]: ...
 
 
-def retry_api_call(func: Any = None, /, *, attempts: int = 5, max_wait_s: float = 30.0) -> Any:
-    """Retry a function that calls a provider: the seed package's decorator.
+@overload
+def retry_api_call(
+    *, max_attempts: int = ..., base_s: float = ..., max_wait_s: float = ...
+) -> Callable[[Callable[P, T]], Callable[P, T]]: ...
+
+
+def retry_api_call(
+    func: Callable[..., Any] | None = None,
+    *,
+    max_attempts: int = 5,
+    base_s: float = 2.0,
+    max_wait_s: float = 30.0,
+) -> Callable[..., Any]:
+    """Try a call again while it fails in a way that passes, with growing jittered waits.
 
     Parameters
     ----------
-    func : callable
-        Calls a provider, through lmsyz or an SDK of its own.
-    attempts : int
-        Tries in all.
-    max_wait_s : float
-        The longest wait between two of them.
+    func : callable, optional
+        The call. Left out where the decorator is used with arguments.
+    max_attempts : int, default 5
+        Tries in all; five is the seed's number.
+    base_s, max_wait_s : float, default 2.0 and 30.0
+        The wait after failure ``n`` (from 1) is drawn from ``0 .. min(max_wait_s, base_s * 2**(n - 1))``, unless
+        the provider said how long to wait.
 
     Returns
     -------
     callable
-        With the same signature. Errors that trying again cannot mend are raised at once.
+        The same signature. It raises the last error itself once the tries are used up.
+
+    Notes
+    -----
+    Tried again: :class:`~lmsyz.errors.RateLimitError`, :class:`~lmsyz.errors.UnavailableError`, and from the openai
+    and anthropic SDKs connection errors, timeouts, 408, 409, 429 and everything from 500 on. Not: a 429 that says
+    that quota or credit is used up, any other status, any other exception, and a Retry-After above ten minutes.
+    An SDK retries within each try too, unless its client has ``max_retries=0``.
 
     Examples
     --------
     >>> @retry_api_call
-    ... def ask() -> str:
-    ...     return "answer"
-    >>> ask()
-    'answer'
+    ... def ask(text):
+    ...     return client.chat.completions.create(model=model, messages=[{"role": "user", "content": text}])
     """
     if func is None:
-        return functools.partial(_decorated, attempts=attempts, max_wait_s=max_wait_s)
-    return _decorated(func, attempts=attempts, max_wait_s=max_wait_s)
+        return lambda wrapped: _with_retries(wrapped, max_attempts, base_s, max_wait_s)
+    return _with_retries(func, max_attempts, base_s, max_wait_s)
 
 
-def _decorated(func: Callable[P, T], *, attempts: int, max_wait_s: float) -> Callable[P, T]:
-    policy = RetryPolicy(max_wait_s=max_wait_s)
+def _with_retries(
+    func: Callable[P, T], max_attempts: int, base_s: float, max_wait_s: float
+) -> Callable[P, T]:
+    rng = random.Random()
 
     def wait(state: RetryCallState) -> float:
-        return _Budget(policy, random.Random(), time.monotonic()).wait(state)
+        error = state.outcome.exception() if state.outcome is not None else None
+        return _wait_s(_asked_wait_s(error), state.attempt_number, base_s, max_wait_s, rng)
 
     return retry(
-        retry=retry_if_exception(_passes), stop=stop_after_attempt(attempts), wait=wait, reraise=True
+        reraise=True,
+        retry=retry_if_exception(_is_transient),
+        stop=stop_after_attempt(max_attempts),
+        wait=wait,
+        before_sleep=before_sleep_log(log, logging.WARNING),
     )(func)
 
 
-def _passes(error: BaseException) -> bool:
-    """Tell whether trying again may help, for our own errors and for what the SDKs raise."""
+def _is_transient(error: BaseException) -> bool:
+    """Tell whether trying again can help: one of our errors, or an SDK's by its attributes and class names."""
     if isinstance(error, ProviderError):
-        return isinstance(error, (RateLimitError, UnavailableError))
-    if any(cls.__name__ in CONNECTION_ERRORS for cls in type(error).__mro__):
-        return True
-    status = getattr(error, "status_code", None)
-    if not isinstance(status, int):
-        return False
-    if status == 429 and {getattr(error, "code", None), getattr(error, "type", None)} & PERMANENT_CODES:
-        return False
-    return status in TRANSIENT_STATUSES or status >= 500
+        passes = isinstance(error, (RateLimitError, UnavailableError))
+    elif _CONNECTION_ERRORS & {cls.__name__ for cls in type(error).__mro__}:
+        passes = True
+    else:
+        status = getattr(error, "status_code", None)
+        known = isinstance(status, int) and (status in _TRANSIENT_STATUSES or status >= 500)
+        passes = known and not (_PERMANENT_CODES & _codes(error))
+    asked = _asked_wait_s(error) if passes else None
+    return passes and (asked is None or asked <= RetryPolicy().max_time_s)
+
+
+def _codes(error: BaseException) -> set[str]:
+    """Collect every place where the two SDKs keep a machine-readable reason."""
+    body = getattr(error, "body", None)
+    body = body if isinstance(body, dict) else {}
+    inner = body.get("error")
+    inner = inner if isinstance(inner, dict) else body
+    details = inner.get("details")
+    details = details if isinstance(details, dict) else {}
+    found = [getattr(error, name, None) for name in ("code", "error_code")]
+    found += [inner.get("code"), inner.get("type"), details.get("error_code")]
+    return {code for code in found if isinstance(code, str)}
+
+
+def _asked_wait_s(error: BaseException | None) -> float | None:
+    if isinstance(error, ProviderError):
+        return error.retry_after
+    headers = getattr(getattr(error, "response", None), "headers", None)
+    return retry_after_s(headers) if headers is not None else None

@@ -367,7 +367,9 @@ def _likeness(a: str, b: str) -> float:
     n = min(len(a), len(b))
     if not n:
         return 0.0
-    return SequenceMatcher(None, a[:n], b[:n], autojunk=False).ratio() * min(1.0, n / (0.5 * max(len(a), len(b))))
+    return SequenceMatcher(None, a[:n], b[:n], autojunk=False).ratio() * min(
+        1.0, n / (0.5 * max(len(a), len(b)))
+    )
 
 
 def _shorten(text: str, n: int = 80) -> str:

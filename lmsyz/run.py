@@ -10,7 +10,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -245,7 +245,9 @@ class Run:
         return frame
 
     def _failure_words(self, n_bad: int) -> str:
-        reasons = "; ".join(f"{n:,} {reason}{_eg(examples)}" for reason, (n, examples) in self._top_reasons(3))
+        reasons = "; ".join(
+            f"{n:,} {reason}{_eg(examples)}" for reason, (n, examples) in self._top_reasons(3)
+        )
         return (
             f"{n_bad:,} of {len(self.rows):,} rows have no answer: {reasons}. The others are stored in"
             f" {self.cache_path}; the same call asks only these again. The error's .result holds the whole frame."
@@ -264,9 +266,7 @@ class Run:
     def _interrupt_words(self) -> str:
         counts = self.counts
         kept = counts.n_cached + counts.n_ok
-        return (
-            f"Interrupted: {kept:,} of {counts.n_rows:,} rows are done and stored; run the cell again to continue."
-        )
+        return f"Interrupted: {kept:,} of {counts.n_rows:,} rows are done and stored; run the cell again to continue."
 
     def _close_books(self) -> None:
         assert self.engine is not None
@@ -290,7 +290,12 @@ class Run:
     def _line(self) -> str:
         c = self.counts
         failed = sum(c.n_failed.values())
-        parts = [f"{c.n_rows:,} rows", f"{c.n_cached:,} cached", f"{c.n_ok:,} answered", f"{failed:,} without answer"]
+        parts = [
+            f"{c.n_rows:,} rows",
+            f"{c.n_cached:,} cached",
+            f"{c.n_ok:,} answered",
+            f"{failed:,} without answer",
+        ]
         if c.n_waiting:
             parts.append(f"{c.n_waiting:,} waiting")
         return f"{', '.join(parts)} ({c.how})"
@@ -312,7 +317,9 @@ class Run:
         if self.task.endpoint == "sandbox":
             facts.insert(1, ("note", "answers come from the sandbox's rules, not from a language model"))
         if self.n_seed:
-            facts.append(("seed rows", f"{self.n_seed:,} taken over from a cache that recorded no text and no model"))
+            facts.append(
+                ("seed rows", f"{self.n_seed:,} taken over from a cache that recorded no text and no model")
+            )
         return facts
 
     def _top_reasons(self, most: int = 8) -> list[tuple[str, tuple[int, tuple[str, ...]]]]:
@@ -366,7 +373,11 @@ def _manifest(run: Run) -> dict[str, Any]:
             "taken_from_seed_cache": run.n_seed,
         },
         "requests": {"sent": c.n_requests, "retries": dict(c.retries), "outcomes": dict(c.outcomes)},
-        "tokens": {"input": c.input_tokens, "output": c.output_tokens, "input_from_prompt_cache": c.cached_tokens},
+        "tokens": {
+            "input": c.input_tokens,
+            "output": c.output_tokens,
+            "input_from_prompt_cache": c.cached_tokens,
+        },
         "cost_usd": c.cost,
         "saved_by_cache_usd": run.saved.cost,
         "wall_s": round(c.wall_s, 3),
@@ -395,7 +406,7 @@ def _sha(text: str) -> str:
 
 
 def _date(at: float) -> str:
-    return datetime.fromtimestamp(at, timezone.utc).isoformat(timespec="seconds")
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds")
 
 
 def _known(value: float | None) -> Any:

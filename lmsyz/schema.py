@@ -128,7 +128,9 @@ def read_schema(source: Any) -> RowSchema | None:
     if isinstance(source, type) and hasattr(source, "model_json_schema"):
         return _row_schema(normalize(source.model_json_schema()), model=source)
     if not isinstance(source, Mapping):
-        raise UsageError(f"schema= takes a dict, a pydantic model or the path of a JSON file, got {source!r:.80}")
+        raise UsageError(
+            f"schema= takes a dict, a pydantic model or the path of a JSON file, got {source!r:.80}"
+        )
     if _is_json_schema(source):
         return _row_schema(normalize(_row_level(source)))
     return _row_schema(_from_shorthand(source, "schema"))
@@ -157,7 +159,9 @@ def _load_file(path: str | Path) -> Any:
     except ValueError as error:
         raise UsageError(f"schema file {str(path)!r} is not valid JSON: {error}") from error
     if not isinstance(loaded, dict):
-        raise UsageError(f"schema file {str(path)!r} must hold a JSON object, it holds a {type(loaded).__name__}")
+        raise UsageError(
+            f"schema file {str(path)!r} must hold a JSON object, it holds a {type(loaded).__name__}"
+        )
     return loaded
 
 
@@ -172,7 +176,9 @@ def _row_level(source: Mapping[str, Any]) -> Mapping[str, Any]:
     if source.get("type") == "json_schema":
         inner = source.get("json_schema", source)
         if not isinstance(inner, Mapping) or not isinstance(inner.get("schema"), Mapping):
-            raise UsageError('schema={"type": "json_schema", ...} needs {"json_schema": {"name": ..., "schema": {...}}}')
+            raise UsageError(
+                'schema={"type": "json_schema", ...} needs {"json_schema": {"name": ..., "schema": {...}}}'
+            )
         return _row_level(inner["schema"])
     rows = source.get("properties", {}).get("all_results")
     if not isinstance(rows, Mapping):
@@ -190,7 +196,9 @@ def _row_level(source: Mapping[str, Any]) -> Mapping[str, Any]:
 def _row_schema(node: Node, *, model: Any = None) -> RowSchema:
     properties = node.get("properties")
     if node.get("type") != "object" or not properties:
-        raise UsageError("schema describes no fields; give at least one, as in schema={'tone': ['good', 'bad']}")
+        raise UsageError(
+            "schema describes no fields; give at least one, as in schema={'tone': ['good', 'bad']}"
+        )
     for name in properties:
         if name in RESERVED:
             raise UsageError(f"schema field {name!r} is {RESERVED[name]}; call it something else")

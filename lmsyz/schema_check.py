@@ -22,7 +22,7 @@ Checker = Callable[[Any], Any]
 _checkers: weakref.WeakKeyDictionary[RowSchema, dict[str, Checker]] = weakref.WeakKeyDictionary()
 
 
-class InvalidAnswer(ValueError):  # noqa: N818 - a verdict on an answer
+class InvalidAnswer(ValueError):
     """An answer does not fit the schema; the text says which field and how."""
 
 

@@ -25,7 +25,18 @@ KEPT = (
     "minItems",
     "maxItems",
 )
-DROPPED = {"title", "default", "examples", "example", "$schema", "$id", "$comment", "$defs", "definitions", "strict"}
+DROPPED = {
+    "title",
+    "default",
+    "examples",
+    "example",
+    "$schema",
+    "$id",
+    "$comment",
+    "$defs",
+    "definitions",
+    "strict",
+}
 REFUSED = {
     "not": "say what is allowed instead",
     "if": "split it into fields of their own",
@@ -126,7 +137,9 @@ def _reference(source: Mapping[str, Any], path: str, defs: Mapping[str, Any], se
     if not ref.startswith("#/") or name not in defs:
         raise UsageError(f"{path}: reference {ref!r} is not among the schema's own $defs")
     if name in seen:
-        raise UsageError(f"{path}: {name!r} contains itself, which cannot be asked for; unroll it to a fixed depth")
+        raise UsageError(
+            f"{path}: {name!r} contains itself, which cannot be asked for; unroll it to a fixed depth"
+        )
     node = _node(defs[name], path, defs, (*seen, name))
     return node | {k: source[k] for k in ("description",) if k in source}
 

@@ -20,7 +20,15 @@ Target = Literal["openai", "anthropic"]
 
 OPENAI_PROPERTIES, OPENAI_LEVELS, OPENAI_ENUM_VALUES, OPENAI_CHARACTERS = 5000, 10, 1000, 120_000
 CLAUDE_OPTIONAL, CLAUDE_UNIONS = 24, 16
-BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "minLength", "maxLength")
+BOUNDS = (
+    "minimum",
+    "maximum",
+    "exclusiveMinimum",
+    "exclusiveMaximum",
+    "multipleOf",
+    "minLength",
+    "maxLength",
+)
 TO_WORDS = {
     "openai": ("minLength", "maxLength"),
     "anthropic": (*BOUNDS, "pattern", "minItems", "maxItems"),
@@ -105,7 +113,9 @@ class _Budget:
         if "anyOf" in node:
             self.unions += 1
             if self.target == "anthropic" and self.unions > CLAUDE_UNIONS:
-                raise UsageError(f"schema field {name!r}: Claude takes {CLAUDE_UNIONS} union types in one schema")
+                raise UsageError(
+                    f"schema field {name!r}: Claude takes {CLAUDE_UNIONS} union types in one schema"
+                )
             return node | {"anyOf": [self._value(n, level, name) for n in node["anyOf"]]}
         if node.get("type") == "array":
             return node | {"items": self._value(node["items"], level + 1, name)}
@@ -128,9 +138,13 @@ class _Budget:
         self.characters += len(name)
         if self.target == "openai":
             if self.properties > OPENAI_PROPERTIES or self.characters > OPENAI_CHARACTERS:
-                raise UsageError(f"schema field {name!r} is one too many for OpenAI's strict mode; ask in two calls")
+                raise UsageError(
+                    f"schema field {name!r} is one too many for OpenAI's strict mode; ask in two calls"
+                )
             if level > OPENAI_LEVELS:
-                raise UsageError(f"schema field {name!r} is nested deeper than OpenAI's {OPENAI_LEVELS} levels")
+                raise UsageError(
+                    f"schema field {name!r} is nested deeper than OpenAI's {OPENAI_LEVELS} levels"
+                )
 
     def _count_enum(self, node: Node, name: str) -> None:
         values = node.get("enum", [])

@@ -84,8 +84,8 @@ class Store(Protocol):
     def task_id(self, record: TaskRecord) -> int:
         """Return the task's number, writing the task down if it is new."""
 
-    def similar_tasks(self, record: TaskRecord, *, ignoring: Collection[str]) -> list[tuple[int, TaskRecord]]:
-        """Return the tasks that differ from a task at most in the named parts."""
+    def reading_tasks(self, record: TaskRecord, ignore_prompt: bool = False) -> list[int]:
+        """Return the tasks whose answers may be reused for a task: itself, or also the same under other prompts."""
 
     def answers(self, task_ids: Sequence[int], keys: Collection[bytes]) -> dict[bytes, str]:
         """Return the newest answer of each key under any of the tasks."""
@@ -102,8 +102,8 @@ class Store(Protocol):
     def tasks_with(self, keys: Collection[bytes]) -> dict[bytes, list[int]]:
         """Return for each key the tasks that hold an answer, newest first."""
 
-    def ids_with_other_text(self, task_id: int, pairs: Mapping[str, bytes]) -> set[str]:
-        """Return the row ids that this task knows under another text."""
+    def ids_with_other_text(self, task_ids: Sequence[int], pairs: Mapping[str, bytes]) -> set[str]:
+        """Return the row ids that these tasks know, but under another text."""
 
     def saved(self, task_ids: Sequence[int], keys: Collection[bytes]) -> Saved:
         """Return what the answers to these keys cost when they were bought."""

@@ -79,15 +79,21 @@ def _checked(backend: str, client: Any) -> Any:
         )
     name = "OpenAI" if backend == "openai" else "Anthropic"
     if type(client).__name__.startswith("Async"):
-        raise UsageError(f"client= takes a synchronous client: {name}(...) instead of {type(client).__name__}(...)")
+        raise UsageError(
+            f"client= takes a synchronous client: {name}(...) instead of {type(client).__name__}(...)"
+        )
     home = {cls.__module__.partition(".")[0] for cls in type(client).__mro__}
     other = "anthropic" if backend == "openai" else "openai"
     if other in home and backend not in home:
-        raise UsageError(f"client= is a client of the {other} SDK, but backend={backend!r}; say backend={other!r}")
+        raise UsageError(
+            f"client= is a client of the {other} SDK, but backend={backend!r}; say backend={other!r}"
+        )
     return client
 
 
-def _new_client(backend: str, api_key: str | None, base_url: str | None, connections: int, timeout_s: float) -> Any:
+def _new_client(
+    backend: str, api_key: str | None, base_url: str | None, connections: int, timeout_s: float
+) -> Any:
     if not api_key:
         raise MissingKeyError(missing_key_message(backend))
     import httpx2
@@ -102,7 +108,9 @@ def _new_client(backend: str, api_key: str | None, base_url: str | None, connect
         return openai.OpenAI(**options, http_client=openai.DefaultHttpxClient(limits=limits, timeout=timeout))
     import anthropic
 
-    return anthropic.Anthropic(**options, http_client=anthropic.DefaultHttpxClient(limits=limits, timeout=timeout))
+    return anthropic.Anthropic(
+        **options, http_client=anthropic.DefaultHttpxClient(limits=limits, timeout=timeout)
+    )
 
 
 def missing_key_message(backend: str) -> str:

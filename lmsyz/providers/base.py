@@ -24,9 +24,22 @@ from lmsyz.errors import (
 from lmsyz.ratelimit import retry_after_s
 from lmsyz.task import Task
 
-__all__ = ["Call", "Form", "Provider", "Raw", "Reply", "Stop", "Usage", "call_options", "dump_body", "read_body"]
+__all__ = [
+    "Call",
+    "Form",
+    "Provider",
+    "Raw",
+    "Reply",
+    "Stop",
+    "Usage",
+    "call_options",
+    "dump_body",
+    "read_body",
+]
 
-MAX_REPLY_BYTES = 64 * 1024 * 1024  # no provider's reply comes near; a body without end must not fill the memory
+MAX_REPLY_BYTES = (
+    64 * 1024 * 1024
+)  # no provider's reply comes near; a body without end must not fill the memory
 CALL_OPTIONS = ("extra_headers", "extra_query", "extra_body", "timeout")
 
 JsonObject = dict[str, Any]

@@ -101,7 +101,12 @@ class OpenAIProvider:
 
         def post() -> Any:
             return self.client.post(
-                path, cast_to=httpx2.Response, body=body, options=options, stream=True, stream_cls=openai.Stream
+                path,
+                cast_to=httpx2.Response,
+                body=body,
+                options=options,
+                stream=True,
+                stream_cls=openai.Stream,
             )
 
         try:
@@ -141,7 +146,12 @@ def _build_responses(task: Task, user: str, form: Form, _quirks: Quirks) -> Json
     options = body_options(task.options)
     text: JsonObject = {}
     if form is Form.SCHEMA:
-        text["format"] = {"type": "json_schema", "name": SCHEMA_NAME, "strict": True, "schema": _envelope(task)}
+        text["format"] = {
+            "type": "json_schema",
+            "name": SCHEMA_NAME,
+            "strict": True,
+            "schema": _envelope(task),
+        }
     elif form is Form.OBJECT:
         text["format"] = {"type": "json_object"}
         # The word must stand in the input itself, not only in the instructions.
@@ -204,16 +214,16 @@ def _parse_responses(payload: JsonObject, text: str) -> Reply:
 def _final_parts(output: object) -> list[JsonObject]:
     """Return the content of the last message that is an answer; commentary may come before it."""
     messages = [m for m in output if isinstance(m, dict)] if isinstance(output, list) else []
-    answers = [
-        m for m in messages if m.get("type") == "message" and m.get("phase") in (None, "final_answer")
-    ]
+    answers = [m for m in messages if m.get("type") == "message" and m.get("phase") in (None, "final_answer")]
     content = answers[-1].get("content") if answers else None
     return [p for p in content if isinstance(p, dict)] if isinstance(content, list) else []
 
 
 def _tool_arguments(message: JsonObject) -> str:
     calls = message.get("tool_calls")
-    function = calls[0].get("function") if isinstance(calls, list) and calls and isinstance(calls[0], dict) else None
+    function = (
+        calls[0].get("function") if isinstance(calls, list) and calls and isinstance(calls[0], dict) else None
+    )
     arguments = function.get("arguments") if isinstance(function, dict) else None
     return arguments if isinstance(arguments, str) else ""
 
@@ -296,7 +306,12 @@ def _client_error(
         return TooLongError(message, **facts)
     if code.lower() in BLOCKED_CODES:
         return BlockedError(message, **facts)
-    if status == 404 or code in ("unsupported_parameter", "unsupported_value", "unknown_parameter", "model_not_found"):
+    if status == 404 or code in (
+        "unsupported_parameter",
+        "unsupported_value",
+        "unknown_parameter",
+        "model_not_found",
+    ):
         param = error.get("param")
         hint = f" (the option {param}= of this call)" if param else ""
         return RejectedError(message + hint, **facts)

@@ -1,0 +1,43 @@
+"""Turn a text column into measured data with an LLM: ``import lmsyz`` gives every DataFrame ``df.ie``."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from lmsyz import accessor as _accessor
+
+_accessor.register()
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "DataFrameIterator": "lmsyz.frames",
+    "ExtractionError": "lmsyz.errors",
+    "LmsyzError": "lmsyz.errors",
+    "MissingKeyError": "lmsyz.errors",
+    "Run": "lmsyz.run",
+    "RunInterrupted": "lmsyz.errors",
+    "Settings": "lmsyz.settings",
+    "SqliteCache": "lmsyz.cache",
+    "UsageError": "lmsyz.errors",
+    "compute_prompt_hash": "lmsyz.task",
+    "extract_df": "lmsyz.extract",
+    "last_run": "lmsyz.run",
+    "retry_api_call": "lmsyz.retry",
+}
+_MODULES = ("data", "sandbox")
+
+__all__ = sorted([*_HOMES, *_MODULES])
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"lmsyz.{name}")
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'lmsyz' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

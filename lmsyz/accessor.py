@@ -1,0 +1,199 @@
+"""``df.ie``: the calls a user types. Stateless, since pandas 3 makes a new accessor at every look."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Hashable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+if TYPE_CHECKING:
+    from lmsyz.run import Run
+
+__all__ = ["ExtractionAccessor", "register"]
+
+
+class ExtractionAccessor:
+    """Ask a language model about each row of a frame."""
+
+    def __init__(self, df: pd.DataFrame) -> None:
+        self._df = df
+
+    def extract(
+        self,
+        prompt: str,
+        *,
+        schema: Any = None,
+        text_col: Hashable | Sequence[Hashable] = "text",
+        id_col: Hashable | None = None,
+        backend: str | None = None,
+        model: str | None = None,
+        chunk_size: int | None = None,
+        max_workers: int | None = None,
+        cache_path: str | os.PathLike[str] | None = None,
+        fresh: bool = False,
+        ignore_prompt_hash: bool = False,
+        on_error: str = "keep",
+        dedupe: bool = True,
+        verify_rows: bool = False,
+        api_key: str | None = None,
+        base_url: str | None = None,
+        client: Any = None,
+        progress: bool | None = None,
+        background: bool = False,
+        **request_options: Any,
+    ) -> pd.DataFrame | Run:
+        """Ask the model about each row and return its answers, aligned to this frame.
+
+        What was answered before is not asked again: an answer is reused where endpoint, model, prompt, schema,
+        request options and the row's own text are the same.
+
+        Parameters
+        ----------
+        prompt : str
+            What to extract, in plain words; the output contract is added to it.
+        schema : None, dict, pydantic model, str or Path, optional
+            The shape of one row's answer, as in ``{"tone": ["good", "bad"], "score": float}``.
+        text_col : label or list of labels
+            The column to ask about; several are sent as named fields.
+        id_col : label, optional
+            Unique row ids; None tells rows apart by position and text.
+        backend : {"openai", "anthropic"}, optional
+            The wire; ``"openai"`` with `base_url` for anything that speaks its API.
+        model : str, optional
+            Any model of the endpoint.
+        chunk_size : int, optional
+            Rows in one request, at most.
+        max_workers : int, optional
+            Requests in flight, at most; None adapts.
+        cache_path : str or Path, optional
+            The store; ``lmsyz_cache.sqlite`` in the working directory unless set otherwise.
+        fresh : bool
+            Ask again and keep the old answers.
+        ignore_prompt_hash : bool
+            Also reuse answers to another prompt.
+        on_error : {"keep", "drop", "raise"}
+            What becomes of rows without an answer.
+        dedupe : bool
+            Ask equal texts once.
+        verify_rows : bool
+            Have the model repeat each row's opening words, and ask again where they are another row's.
+        api_key, base_url, client
+            Where to ask, beyond the settings; `client` is any preconfigured client of the backend's SDK.
+        progress : bool, optional
+            Whether a bar is shown.
+        background : bool
+            Return a :class:`~lmsyz.run.Run` at once instead of the frame.
+        **request_options
+            Go to the request as they are (``temperature=0``, ``reasoning_effort="low"``, ``max_tokens=500``).
+            lmsyz's own: ``api="responses"``, ``requests_per_minute``, ``tokens_per_minute``, ``timeout`` (seconds a
+            call may take in all), ``quirks`` (what is peculiar to the model).
+
+        Returns
+        -------
+        DataFrame or Run
+            One row per row, same index and order: the fields as typed columns, and ``ie_error`` last, ``<NA>`` for a
+            good row.
+
+        Raises
+        ------
+        UsageError
+            The call is wrong; nothing was sent.
+        ProviderError
+            No request of this run could work; what was answered before is stored.
+        ExtractionError
+            With ``on_error="raise"``, where rows have no answer.
+
+        Examples
+        --------
+        >>> import lmsyz
+        >>> with lmsyz.sandbox.start():  # doctest: +SKIP
+        ...     df.join(df.ie.extract("Classify the tone.", schema={"tone": ["good", "bad"]}))
+        """
+        from lmsyz.extract import make_run
+
+        run = make_run(
+            self._df,
+            prompt,
+            schema=schema,
+            text_col=text_col,
+            id_col=id_col,
+            backend=backend,
+            model=model,
+            chunk_size=chunk_size,
+            max_workers=max_workers,
+            cache_path=cache_path,
+            fresh=fresh,
+            ignore_prompt_hash=ignore_prompt_hash,
+            on_error=on_error,
+            dedupe=dedupe,
+            verify_rows=verify_rows,
+            api_key=api_key,
+            base_url=base_url,
+            client=client,
+            progress=progress if not background else False,
+            request_options=request_options,
+        )
+        return run if background else run.result()
+
+    def stale(
+        self,
+        prompt: str,
+        *,
+        schema: Any = None,
+        text_col: Hashable | Sequence[Hashable] = "text",
+        id_col: Hashable | None = None,
+        backend: str | None = None,
+        model: str | None = None,
+        cache_path: str | os.PathLike[str] | None = None,
+        ignore_prompt_hash: bool = False,
+        dedupe: bool = True,
+        verify_rows: bool = False,
+        base_url: str | None = None,
+        client: Any = None,
+        **request_options: Any,
+    ) -> pd.DataFrame:
+        """Tell how many rows a call of :meth:`extract` would reuse and how many it would ask, and why.
+
+        Nothing is sent and no file is made.
+
+        Parameters
+        ----------
+        prompt, schema, text_col, id_col, backend, model, cache_path, ignore_prompt_hash, dedupe, verify_rows
+            As in :meth:`extract`.
+        base_url, client, **request_options
+            As in :meth:`extract`.
+
+        Returns
+        -------
+        DataFrame
+            Columns ``action`` (``reuse``, ``ask`` or ``skip``), ``reason`` and ``rows``.
+        """
+        from lmsyz.staleness import stale_rows
+
+        return stale_rows(
+            self._df,
+            prompt,
+            schema=schema,
+            text_col=text_col,
+            id_col=id_col,
+            backend=backend,
+            model=model,
+            cache_path=cache_path,
+            ignore_prompt_hash=ignore_prompt_hash,
+            dedupe=dedupe,
+            verify_rows=verify_rows,
+            base_url=base_url,
+            client=client,
+            request_options=request_options,
+        )
+
+
+def register() -> None:
+    """Give every DataFrame ``df.ie``; again after a module reload, without pandas' warning."""
+    known = getattr(pd.DataFrame, "ie", None)
+    if getattr(known, "__module__", "") == __name__ and known is not ExtractionAccessor:
+        del pd.DataFrame.ie
+    if getattr(pd.DataFrame, "ie", None) is not ExtractionAccessor:
+        pd.api.extensions.register_dataframe_accessor("ie")(ExtractionAccessor)

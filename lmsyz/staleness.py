@@ -1,0 +1,128 @@
+"""Before any money is spent: which rows would be reused, which asked, and why."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from lmsyz.cache import SqliteCache
+from lmsyz.extract import OWN_OPTIONS, find_place, make_task
+from lmsyz.frames import read_rows
+from lmsyz.rows import Rows
+from lmsyz.settings import load_settings
+from lmsyz.store import TaskRecord
+from lmsyz.task import Task
+
+__all__ = ["stale_rows"]
+
+PARTS = {
+    "endpoint changed": ("backend", "api", "endpoint"),
+    "model changed": ("model",),
+    "prompt changed": ("prompt_hash",),
+    "schema changed": ("schema_hash",),
+    "options changed": ("options_hash",),
+}
+NEW, TEXT_CHANGED = "new row", "text changed"
+
+
+def stale_rows(
+    df: pd.DataFrame,
+    prompt: str,
+    *,
+    schema: Any,
+    text_col: Hashable | Sequence[Hashable],
+    id_col: Hashable | None,
+    backend: str | None,
+    model: str | None,
+    cache_path: str | os.PathLike[str] | None,
+    ignore_prompt_hash: bool,
+    dedupe: bool,
+    verify_rows: bool,
+    base_url: str | None,
+    client: Any,
+    request_options: Mapping[str, Any],
+) -> pd.DataFrame:
+    """Return counts by action and reason; see :meth:`df.ie.stale`."""
+    settings = load_settings()
+    place = find_place(
+        settings,
+        backend=backend,
+        model=model,
+        api=request_options.get("api"),
+        api_key=None,
+        base_url=base_url,
+        client=client,
+        quirks=request_options.get("quirks"),
+    )
+    options = {k: v for k, v in request_options.items() if k not in OWN_OPTIONS}
+    task = make_task(place, prompt, schema, verify_rows, options)
+    rows = read_rows(df, text_col, id_col, dedupe=dedupe)
+    path = Path(settings.cache_path if cache_path is None else cache_path)
+    reasons = (
+        _reasons(path, task, rows, ignore_prompt_hash)
+        if path.exists()
+        else [NEW if k else "" for k in rows.keys]
+    )
+    counts: Counter[tuple[str, str]] = Counter()
+    for key, reason in zip(rows.keys, reasons, strict=True):
+        counts[
+            ("skip", "empty text") if not key else ("ask", reason) if reason else ("reuse", "same question")
+        ] += 1
+    order = sorted(counts.items(), key=lambda item: ({"reuse": 0, "ask": 1, "skip": 2}[item[0][0]], -item[1]))
+    return pd.DataFrame(
+        {
+            "action": pd.array([a for (a, _), _ in order], dtype="string"),
+            "reason": pd.array([r for (_, r), _ in order], dtype="string"),
+            "rows": pd.array([n for _, n in order], dtype="Int64"),
+        }
+    )
+
+
+def _reasons(path: Path, task: Task, rows: Rows, ignore_prompt: bool) -> list[str]:
+    """Return for each row why it would be asked; empty where it would be reused."""
+    record = task.record
+    with SqliteCache(path) as cache:
+        stored = cache.answers(cache.reading_tasks(record, ignore_prompt), {k for k in rows.keys if k})
+        missing = {k for k in rows.keys if k and k not in stored}
+        others = cache.tasks_with(missing)
+        tasks = dict(cache.similar_tasks(record, ignoring=_EVERYTHING)) if missing else {}
+        changed: set[str] = set()
+        if rows.ids is not None:
+            unknown = {rows.ids[i]: k for i, k in enumerate(rows.keys) if k in missing and k not in others}
+            changed = cache.ids_with_other_text(tuple(tasks), unknown)
+            seed = cache.seed_rows(None if ignore_prompt else record.prompt_hash, unknown.keys())
+        else:
+            seed = {}
+    reasons = []
+    for i, key in enumerate(rows.keys):
+        row_id = rows.ids[i] if rows.ids is not None else ""
+        if not key or key in stored or row_id in seed:
+            reasons.append("")
+        elif key in others:
+            reasons.append(_nearest(record, [tasks[t] for t in others[key] if t in tasks]))
+        else:
+            reasons.append(TEXT_CHANGED if row_id in changed else NEW)
+    return reasons
+
+
+_EVERYTHING = {"backend", "api", "endpoint", "model", "system", "schema", "options"}
+
+
+def _nearest(record: TaskRecord, tasks: Sequence[TaskRecord]) -> str:
+    """Name what differs from the task that differs least, the newest first."""
+    best: list[str] = []
+    for other in tasks:
+        differs = [
+            why for why, parts in PARTS.items() if any(getattr(record, p) != getattr(other, p) for p in parts)
+        ]
+        differs = differs or [
+            "options changed" if record.options_hash != other.options_hash else "prompt changed"
+        ]
+        if not best or len(differs) < len(best):
+            best = differs
+    return ", ".join(best) or NEW
