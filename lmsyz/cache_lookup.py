@@ -1,0 +1,171 @@
+"""Looking answers up in a cache file, telling what they cost or why there are none: the hot path."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from lmsyz.cache_file import CacheFile, clean, marks, numbers, parts
+from lmsyz.store import Saved
+
+__all__ = ["Lookup"]
+
+BLOCK = 2048
+SCAN_SHARE = 3  # reading a whole task costs a row about a third of what looking a key up does (measured)
+SEPARATOR = "\x1e"  # JSON text never holds it unescaped
+
+
+class Lookup(CacheFile):
+    """What a cache file knows about texts and rows."""
+
+    def answers(self, task_ids: Sequence[int], keys: Collection[bytes] | None = None) -> dict[bytes, str]:
+        """Return the newest answer of each text under any of the tasks.
+
+        Parameters
+        ----------
+        task_ids : sequence of int
+            The tasks, as :meth:`reading_tasks` gives them.
+        keys : collection of bytes, optional
+            The texts' keys; all that the tasks have if left out.
+
+        Returns
+        -------
+        dict
+            JSON text by key; a text without an answer is not in it.
+        """
+        return self._newest("answer", task_ids, keys)
+
+    def saved(self, task_ids: Sequence[int], keys: Collection[bytes]) -> Saved:
+        """Return what answers cost when they were bought: each its share of its exchange.
+
+        Parameters
+        ----------
+        task_ids : sequence of int
+            The tasks.
+        keys : collection of bytes
+            The texts' keys.
+
+        Returns
+        -------
+        Saved
+        """
+        asked = Counter(self._newest("request_id", task_ids, keys).values())
+        sums = [0, 0, 0.0, 0.0, 0.0]
+        share = "sum(n * %s * 1.0 / max(n_answers, 1))"
+        with self._reading() as db:
+            for part in parts(db, asked.items(), 2):
+                # Summed by SQLite: fetching a row of each exchange would cost more than the sums.
+                row = db.execute(
+                    f"WITH asked(id, n) AS (VALUES {marks(len(part), 2)}) SELECT sum(n),"
+                    f" sum(n * (cost IS NULL)), {share % 'cost'}, {share % 'input_tokens'},"
+                    f" {share % 'output_tokens'} FROM asked JOIN requests r ON r.id = asked.id",
+                    [int(v) for pair in part for v in pair],
+                ).fetchone()
+                sums = [total + (value or 0) for total, value in zip(sums, row, strict=True)]
+        return Saved(
+            n_rows=int(sums[0]),
+            cost=None if sums[1] else sums[2],
+            input_tokens=sums[3],
+            output_tokens=sums[4],
+            n_cost_unknown=int(sums[1]),
+        )
+
+    def tasks_with(self, keys: Collection[bytes]) -> dict[bytes, list[int]]:
+        """Return the tasks that hold an answer to a text: why a row is asked again.
+
+        Parameters
+        ----------
+        keys : collection of bytes
+            The texts' keys.
+
+        Returns
+        -------
+        dict
+            Task numbers by key, the one that answered last first; a text without any answer is not in it.
+        """
+        found: dict[bytes, dict[int, None]] = {}
+        with self._reading() as db:
+            for part in parts(db, keys):
+                for key, task_id in reversed(_pairs(db, "task_id", f"key IN {marks(len(part))}", part)):
+                    found.setdefault(key, {})[int(task_id)] = None
+        return {key: list(tasks) for key, tasks in found.items()}
+
+    def ids_with_other_text(self, task_ids: Sequence[int], pairs: Mapping[str, bytes]) -> set[str]:
+        """Return the rows that tasks know, but only under another text.
+
+        Parameters
+        ----------
+        task_ids : sequence of int
+            The tasks.
+        pairs : mapping of str to bytes
+            The key of its text by row id.
+
+        Returns
+        -------
+        set of str
+        """
+        asked = {clean(row_id): row_id for row_id in pairs}
+        changed: set[str] = set()
+        with self._reading() as db:
+            for part in parts(db, asked.items(), 2):
+                rows = db.execute(
+                    f"WITH asked(row_id, key) AS (VALUES {marks(len(part), 2)}) SELECT asked.row_id"
+                    " FROM asked CROSS JOIN row_ids r ON r.row_id = asked.row_id"
+                    f" WHERE r.task_id IN {numbers(task_ids)} GROUP BY asked.row_id"
+                    " HAVING max(r.key = asked.key) = 0",
+                    [value for stored, row_id in part for value in (stored, pairs[row_id])],
+                ).fetchall()
+                changed.update(asked[row[0]] for row in rows)
+        return changed
+
+    def _newest(
+        self, column: str, task_ids: Sequence[int], keys: Collection[bytes] | None
+    ) -> dict[bytes, str]:
+        """Return one column of the newest answer by key, by reading whole tasks or by looking keys up."""
+        if not task_ids or (keys is not None and not keys):
+            return {}
+        tasks = f"task_id IN {numbers(task_ids)}"
+        found: dict[bytes, str] = {}
+        with self._reading() as db:
+            if keys is not None and _is_few(db, tasks, len(keys)):
+                for part in parts(db, keys):
+                    found.update(_pairs(db, column, f"key IN {marks(len(part))} AND {tasks}", part))
+                return found
+            first, last = db.execute(f"SELECT min(id), max(id) FROM answers WHERE {tasks}").fetchone()
+            for start in range((first or 1) - 1, last or 0, BLOCK):
+                block = f"id > ? AND id <= ? AND {tasks}"
+                found.update(_pairs(db, column, block, (start, start + BLOCK), "answers_by_task"))
+        return found if keys is None else _only(found, set(keys))
+
+
+def _is_few(db: sqlite3.Connection, tasks: str, n_keys: int) -> bool:
+    """Tell whether looking keys up is cheaper than reading the tasks, without counting all that they have."""
+    some = f"SELECT 1 FROM answers WHERE {tasks} LIMIT {n_keys * SCAN_SHARE + 1}"
+    return int(db.execute(f"SELECT count(*) FROM ({some})").fetchone()[0]) > n_keys * SCAN_SHARE
+
+
+def _only(found: dict[bytes, str], wanted: set[bytes]) -> dict[bytes, str]:
+    return found if found.keys() <= wanted else {k: v for k, v in found.items() if k in wanted}
+
+
+def _pairs(
+    db: sqlite3.Connection, column: str, where: str, values: Sequence[Any], index: str = "answers_by_key"
+) -> list[tuple[bytes, str]]:
+    """Return key and one column of some answers, oldest first.
+
+    They come as one row: at each row SQLite hands Python's lock over and waits for it again, which beside a
+    busy thread costs 5 ms a row.
+    """
+    # Without statistics SQLite would rather walk through the whole task than look keys up.
+    rows = f"SELECT key, {column} AS value FROM answers INDEXED BY {index} WHERE {where} ORDER BY id"
+    n, keys, texts = db.execute(
+        f"SELECT count(*), group_concat(hex(key)), group_concat(value, ?) FROM ({rows})", (SEPARATOR, *values)
+    ).fetchone()
+    if not n:
+        return []
+    found = texts.split(SEPARATOR)
+    if len(found) != n:
+        return db.execute(rows, values).fetchall()
+    return list(zip(map(bytes.fromhex, keys.split(",")), found, strict=True))
