@@ -15,7 +15,10 @@ from lmsyz.store import TaskRecord
 
 __all__ = ["Task", "canonical_json", "compute_prompt_hash", "system_prompt"]
 
-SECRET_HEADER_WORDS = ("key", "auth", "token", "cookie", "secret")
+SECRET_WORDS = ("key", "auth", "token", "cookie", "secret", "sig", "password", "credential")
+EXTRAS = ("extra_headers", "extra_query", "extra_body")
+# How long a user is willing to wait has no part in what is answered.
+NOT_ASKED = ("timeout",)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +80,7 @@ class Task:
             "prompt_hash": compute_prompt_hash(self.prompt),
             "system_hash": _sha256(self.system),
             "schema_hash": _sha256(schema),
-            "options_hash": _sha256(canonical_json(self.options)),
+            "options_hash": _sha256(canonical_json({k: v for k, v in self.options.items() if k not in NOT_ASKED})),
         }
         identity = ("backend", "api", "endpoint", "model", "system_hash", "schema_hash", "options_hash")
         return TaskRecord(fingerprint=_sha256(canonical_json({k: parts[k] for k in identity})), **parts)
@@ -100,15 +103,23 @@ def canonical_json(value: object) -> str:
 
 
 def redacted(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return request options with the values of headers that may hold a secret replaced."""
-    shown = dict(options)
-    headers = shown.get("extra_headers")
-    if isinstance(headers, Mapping):
-        shown["extra_headers"] = {
-            k: "(hidden)" if any(w in str(k).lower() for w in SECRET_HEADER_WORDS) else v
-            for k, v in headers.items()
+    """Return request options with what may be secret in extra headers, query and body replaced.
+
+    Examples
+    --------
+    >>> redacted({"seed": 1, "extra_headers": {"x-api-key": "mine", "x-team": "finance"}})
+    {'seed': 1, 'extra_headers': {'x-api-key': '(hidden)', 'x-team': 'finance'}}
+    """
+    return {k: _without_secrets(v) if k in EXTRAS else v for k, v in options.items()}
+
+
+def _without_secrets(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {
+            k: "(hidden)" if any(w in str(k).lower() for w in SECRET_WORDS) else _without_secrets(v)
+            for k, v in value.items()
         }
-    return shown
+    return [_without_secrets(v) for v in value] if isinstance(value, list | tuple) else value
 
 
 def system_prompt(prompt: str, schema: RowSchema | None, *, verify: bool = False) -> str:
