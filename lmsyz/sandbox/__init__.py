@@ -1,0 +1,29 @@
+"""A stand-in for OpenAI and Anthropic on this machine: both wire protocols, no key, no network, no cost.
+
+``start()`` starts (or finds) a loopback server in a process of its own and makes it this kernel's default endpoint.
+It answers **by documented rules, not by a language model**: a dictionary-method baseline (VADER for tone, patterns for
+money, dates and firms, the words of enum values for topics), deterministic over the text. Where no rule applies the
+answer is null or its row is missing, never a guess. The rules are listed in :mod:`lmsyz.sandbox.rules`. It can make
+every trouble that a paid API makes, on demand and repeatably: see :class:`Faults`.
+
+Every reply says so: its model is ``sandbox-rules``, its fingerprint ``sandbox-rules``, and it has a header
+``x-lmsyz-sandbox: rules, not a language model``. Any API key will do, but one that contains ``invalid``.
+
+Models: ``sandbox-rules`` and ``sandbox-rules-mini`` take sampling parameters and both names of the output limit;
+``sandbox-rules-reasoning`` is as strict as current models: no sampling parameters, ``max_completion_tokens`` only, no
+forced tool on Anthropic's side, and thinking that counts as output.
+
+Examples
+--------
+>>> import lmsyz.sandbox
+>>> with lmsyz.sandbox.start(fresh=True, default=False, faults=lmsyz.sandbox.Faults(latency_s=0.001)) as box:
+...     box.stats()["n_rows"]
+0
+"""
+
+from __future__ import annotations
+
+from lmsyz.sandbox.client import Sandbox, start
+from lmsyz.sandbox.faults import Faults
+
+__all__ = ["Faults", "Sandbox", "start"]
