@@ -1,19 +1,16 @@
-"""What an exchange cost, from genai-prices' tables; unknown stays unknown."""
+"""What an exchange cost, from the price lists of genai-prices; unknown stays unknown."""
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit
+from functools import lru_cache
 
 from lmsyz.providers.base import Usage
 
 __all__ = ["Pricer"]
 
-PROVIDER_OF_HOST = {
-    "api.openai.com": "openai",
-    "api.anthropic.com": "anthropic",
-    "openrouter.ai": "openrouter",
-    "generativelanguage.googleapis.com": "google",
-}
+# Tiers at the listed price; "auto" is only ever asked for. The tiers that have a list of their own are named to it.
+USUAL_TIERS = ("", "default", "standard", "auto")
+OTHER_TIERS = ("flex", "priority", "fast")
 
 
 class Pricer:
@@ -22,14 +19,13 @@ class Pricer:
     Parameters
     ----------
     backend, endpoint, model : str
-        The wire, where it goes and the model as asked; only an endpoint whose price list is known has prices.
+        The wire, where it goes and the model as asked. The endpoint decides whose list counts; where none is known for
+        it (a server of one's own, the sandbox, a region with prices of its own), there is no price.
     """
 
     def __init__(self, backend: str, endpoint: str, model: str) -> None:
-        host = urlsplit(endpoint).hostname or ""
-        self._provider = PROVIDER_OF_HOST.get(host)
+        self._endpoint = endpoint
         self._asked = model
-        self._unknown: set[str] = set()
 
     def cost(self, usage: Usage, model: str = "") -> float | None:
         """Return the cost in US dollars, None where price or tokens are unknown.
@@ -40,26 +36,38 @@ class Pricer:
             The tokens of one exchange.
         model : str
             The model as returned; the one asked for where empty.
-        """
-        name = model or self._asked
-        if (
-            self._provider is None
-            or usage.input_tokens is None
-            or usage.output_tokens is None
-            or name in self._unknown
-        ):
-            return None
-        from genai_prices import Usage as PricedUsage
-        from genai_prices import calc_price
 
-        tokens = PricedUsage(
-            input_tokens=usage.input_tokens,
-            output_tokens=usage.output_tokens,
-            cache_read_tokens=usage.cached_tokens,
-            cache_write_tokens=usage.cache_write_tokens,
+        Returns
+        -------
+        float or None
+        """
+        return _cost(self._endpoint, model or self._asked, usage)
+
+
+# An exchange is priced for the store and for the screen.
+@lru_cache(maxsize=4096)
+def _cost(endpoint: str, model: str, usage: Usage) -> float | None:
+    tier = usage.service_tier
+    is_priced = endpoint.startswith("https://") and tier in USUAL_TIERS + OTHER_TIERS
+    if not is_priced or usage.input_tokens is None or usage.output_tokens is None:
+        return None
+    from genai_prices import Usage as Tokens
+    from genai_prices import calc_price
+
+    tokens = Tokens(
+        input_tokens=usage.input_tokens,
+        output_tokens=usage.output_tokens,
+        cache_read_tokens=usage.cached_tokens,
+        cache_write_tokens=usage.cache_write_tokens,
+    )
+    try:
+        price = calc_price(
+            tokens,
+            model_ref=model.removeprefix("models/"),
+            provider_api_url=endpoint,
+            price_context={"service_tier": tier} if tier in OTHER_TIERS else None,
         )
-        try:
-            return float(calc_price(tokens, model_ref=name, provider_id=self._provider).total_price)
-        except LookupError:
-            self._unknown.add(name)
-            return None
+    except (LookupError, ValueError):
+        # No list for this endpoint or model; or tokens that cannot be, such as more cached than there were.
+        return None
+    return float(price.total_price)

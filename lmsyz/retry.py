@@ -19,7 +19,7 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NoReturn, ParamSpec, TypeVar, overload
 
@@ -27,7 +27,8 @@ from tenacity import RetryCallState, Retrying, before_sleep_log, retry, retry_if
 from tenacity import retry_if_exception_type as retry_if_type
 
 from lmsyz.errors import ProviderError, RateLimitError, UnavailableError
-from lmsyz.ratelimit import retry_after_s
+from lmsyz.ratelimit_headers import retry_after_s
+from lmsyz.transient import codes_of, is_out_of_credit, is_transient_status
 
 __all__ = ["Kind", "RetryEvent", "RetryPolicy", "Stopped", "call_with_retry", "retry_api_call"]
 
@@ -37,19 +38,6 @@ T = TypeVar("T")
 
 Kind = Literal["unavailable", "rate_limited"]
 
-# A 429 or 402 with one of these never passes by waiting. OpenAI's first four are the seed's list; the last two are
-# the error_code of anthropic 2.12's EnforcedSpendLimitReachedError and ContractSpendLimitReachedError.
-_PERMANENT_CODES = frozenset(
-    {
-        "insufficient_quota",
-        "billing_hard_limit_reached",
-        "credits_exhausted",
-        "credit_balance_exhausted",
-        "enforced_spend_limit_reached",
-        "contract_spend_limit_reached",
-    }
-)
-_TRANSIENT_STATUSES = frozenset({408, 409, 429})  # and everything from 500 on, as both SDKs have it
 _CONNECTION_ERRORS = frozenset({"APIConnectionError", "APITimeoutError"})
 
 
@@ -180,8 +168,8 @@ class _Tries:
         asked = error.retry_after
         if asked is not None and asked > self.policy.max_time_s:
             error.args = (
-                f"{error} (the provider asks to wait {asked:.0f} s, longer than the {self.policy.max_time_s:.0f} s that "
-                "one request may keep trying: run the same call again after that, finished rows are stored)",
+                f"{error} (the provider asks to wait {asked:.0f} s, longer than the {self.policy.max_time_s:.0f} s"
+                " that one request may keep trying: run the same call again after that, finished rows are stored)",
             )
         spent = self.clock() - self.started
         error.add_note(f"gave up after {state.attempt_number} attempts and {spent:.1f} s of retries")
@@ -204,9 +192,7 @@ def _go_on(
         error = _failure(state)
         if on_retry is not None:
             on_retry(
-                RetryEvent(
-                    attempt=state.attempt_number, wait_s=state.upcoming_sleep, kind=_kind(error), error=error
-                )
+                RetryEvent(attempt=state.attempt_number, wait_s=state.upcoming_sleep, kind=_kind(error), error=error)
             )
 
     def wait_or_stop(seconds: float) -> None:
@@ -237,9 +223,7 @@ def _kind(error: ProviderError) -> Kind:
     return "rate_limited" if isinstance(error, RateLimitError) else "unavailable"
 
 
-def _wait_s(
-    retry_after: float | None, attempt: int, base_s: float, max_wait_s: float, rng: random.Random
-) -> float:
+def _wait_s(retry_after: float | None, attempt: int, base_s: float, max_wait_s: float, rng: random.Random) -> float:
     """Return what was asked for plus a little, so that not all come back at one moment; else full jitter."""
     if retry_after is not None:
         return retry_after + rng.uniform(0.0, min(1.0, 0.05 + 0.1 * retry_after))
@@ -302,9 +286,7 @@ def retry_api_call(
     return _with_retries(func, max_attempts, base_s, max_wait_s)
 
 
-def _with_retries(
-    func: Callable[P, T], max_attempts: int, base_s: float, max_wait_s: float
-) -> Callable[P, T]:
+def _with_retries(func: Callable[P, T], max_attempts: int, base_s: float, max_wait_s: float) -> Callable[P, T]:
     rng = random.Random()
 
     def wait(state: RetryCallState) -> float:
@@ -328,8 +310,7 @@ def _is_transient(error: BaseException) -> bool:
         passes = True
     else:
         status = getattr(error, "status_code", None)
-        known = isinstance(status, int) and (status in _TRANSIENT_STATUSES or status >= 500)
-        passes = known and not (_PERMANENT_CODES & _codes(error))
+        passes = isinstance(status, int) and is_transient_status(status) and not is_out_of_credit(_codes(error))
     asked = _asked_wait_s(error) if passes else None
     return passes and (asked is None or asked <= RetryPolicy().max_time_s)
 
@@ -337,14 +318,10 @@ def _is_transient(error: BaseException) -> bool:
 def _codes(error: BaseException) -> set[str]:
     """Collect every place where the two SDKs keep a machine-readable reason."""
     body = getattr(error, "body", None)
-    body = body if isinstance(body, dict) else {}
+    body = body if isinstance(body, Mapping) else {}
     inner = body.get("error")
-    inner = inner if isinstance(inner, dict) else body
-    details = inner.get("details")
-    details = details if isinstance(details, dict) else {}
-    found = [getattr(error, name, None) for name in ("code", "error_code")]
-    found += [inner.get("code"), inner.get("type"), details.get("error_code")]
-    return {code for code in found if isinstance(code, str)}
+    named = {getattr(error, name, None) for name in ("code", "error_code")}
+    return codes_of(inner if isinstance(inner, Mapping) else body) | {c for c in named if isinstance(c, str)}
 
 
 def _asked_wait_s(error: BaseException | None) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,12 +10,30 @@ from lmsyz.errors import MissingKeyError, UsageError
 from lmsyz.providers.base import Provider
 from lmsyz.providers.models import quirks_of
 
-__all__ = ["APIS", "BACKENDS", "base_url_of", "connect"]
+__all__ = ["APIS", "BACKENDS", "base_url_of", "connect", "missing_key_message", "wire"]
 
 APIS = {"openai": ("chat", "responses"), "anthropic": ("messages",)}
 BACKENDS = tuple(APIS)
+CLIENTS = {"openai": "openai.OpenAI", "anthropic": "anthropic.Anthropic"}
 KEY_VARIABLES = {"openai": "OPENAI_API_KEY", "anthropic": "ANTHROPIC_API_KEY"}
 DEFAULT_URLS = {"openai": "https://api.openai.com/v1", "anthropic": "https://api.anthropic.com"}
+
+
+def wire(backend: str, *, api: str, model: str, quirks: Mapping[str, Any] | None = None) -> Provider:
+    """Return a provider that builds and reads, and has no client to send with.
+
+    Parameters
+    ----------
+    backend, api, model : str
+        Which wire, and the model whose quirks apply.
+    quirks : mapping, optional
+        Overrides of :class:`~lmsyz.providers.models.Quirks`.
+
+    Returns
+    -------
+    Provider
+    """
+    return _provider(backend, api, model, quirks, client=None)
 
 
 def connect(
@@ -49,75 +68,95 @@ def connect(
     Returns
     -------
     Provider
-        With a client that never retries by itself.
+        With a client that never retries by itself; ``close()`` it when all is sent.
+
+    Raises
+    ------
+    MissingKeyError
+        There is no key.
+    UsageError
+        `client` is no synchronous client of the backend's SDK, or the key cannot be sent.
     """
-    known = quirks_of(model, quirks)
     if client is not None:
-        client = _checked(backend, client).with_options(max_retries=0)
-    else:
-        client = _new_client(backend, api_key, base_url, connections, timeout_s)
-    if backend == "openai":
-        from lmsyz.providers.openai import OpenAIProvider
-
-        return OpenAIProvider(client, api=api, quirks=known)
-    from lmsyz.providers.anthropic import AnthropicProvider
-
-    return AnthropicProvider(client, quirks=known)
+        return _provider(backend, api, model, quirks, client=_checked(backend, client).with_options(max_retries=0))
+    ours = _new_client(backend, api_key, base_url, connections, timeout_s)
+    provider = _provider(backend, api, model, quirks, client=ours, owns_client=True)
+    # Whoever forgets close() leaves no socket open: the client goes with the provider.
+    weakref.finalize(provider, ours.close)
+    return provider
 
 
 def base_url_of(backend: str, client: Any, base_url: str | None) -> str:
     """Return the URL that requests go to, without a trailing slash."""
-    url = str(client.base_url) if client is not None else base_url or DEFAULT_URLS[backend]
+    url = str(_checked(backend, client).base_url) if client is not None else base_url or DEFAULT_URLS[backend]
     return url.rstrip("/")
-
-
-def _checked(backend: str, client: Any) -> Any:
-    if not callable(getattr(client, "with_options", None)) or not callable(getattr(client, "post", None)):
-        raise UsageError(
-            f"client= takes a client of the {backend} SDK (openai.OpenAI(...) or anthropic.Anthropic(...)), got"
-            f" {type(client).__module__}.{type(client).__name__}"
-        )
-    name = "OpenAI" if backend == "openai" else "Anthropic"
-    if type(client).__name__.startswith("Async"):
-        raise UsageError(
-            f"client= takes a synchronous client: {name}(...) instead of {type(client).__name__}(...)"
-        )
-    home = {cls.__module__.partition(".")[0] for cls in type(client).__mro__}
-    other = "anthropic" if backend == "openai" else "openai"
-    if other in home and backend not in home:
-        raise UsageError(
-            f"client= is a client of the {other} SDK, but backend={backend!r}; say backend={other!r}"
-        )
-    return client
-
-
-def _new_client(
-    backend: str, api_key: str | None, base_url: str | None, connections: int, timeout_s: float
-) -> Any:
-    if not api_key:
-        raise MissingKeyError(missing_key_message(backend))
-    import httpx2
-
-    # Both SDKs keep 100 connections alive by default; above that, requests would open a new one each.
-    limits = httpx2.Limits(max_connections=connections + 8, max_keepalive_connections=connections + 8)
-    timeout = httpx2.Timeout(timeout_s, connect=10.0, pool=timeout_s)
-    options: Any = {"api_key": api_key, "base_url": base_url, "max_retries": 0, "timeout": timeout}
-    if backend == "openai":
-        import openai
-
-        return openai.OpenAI(**options, http_client=openai.DefaultHttpxClient(limits=limits, timeout=timeout))
-    import anthropic
-
-    return anthropic.Anthropic(
-        **options, http_client=anthropic.DefaultHttpxClient(limits=limits, timeout=timeout)
-    )
 
 
 def missing_key_message(backend: str) -> str:
     """Say where a key may come from, and what works without one."""
-    variable = KEY_VARIABLES[backend]
     return (
-        f"No API key for {backend}: set {variable} in the environment or in a .env file, or pass api_key=... ."
-        " No key at hand? lmsyz.sandbox.start() answers by rules on this machine, without a model and without cost;"
-        " base_url='http://127.0.0.1:...' takes any local server that speaks OpenAI's API."
+        f"No API key for {backend}: set {KEY_VARIABLES[backend]} in the environment or in a .env file, or pass"
+        " api_key=... . No key at hand? lmsyz.sandbox.start() answers by rules on this machine, without a model and"
+        " without cost; base_url='http://127.0.0.1:...' takes any local server that speaks OpenAI's API."
+    )
+
+
+def _provider(
+    backend: str,
+    api: str,
+    model: str,
+    quirks: Mapping[str, Any] | None,
+    *,
+    client: Any,
+    owns_client: bool = False,
+) -> Provider:
+    known = quirks_of(model, quirks)
+    if backend == "openai":
+        from lmsyz.providers.openai import OpenAIProvider
+
+        return OpenAIProvider(client, api=api, quirks=known, owns_client=owns_client)
+    from lmsyz.providers.anthropic import AnthropicProvider
+
+    return AnthropicProvider(client, quirks=known, owns_client=owns_client)
+
+
+def _checked(backend: str, client: Any) -> Any:
+    """Return a client that can be asked, and say of any other what to pass instead."""
+    wanted = f"{CLIENTS[backend]}(...)"
+    needed = ("with_options", "post", "base_url")
+    if isinstance(client, type) or not all(hasattr(client, name) for name in needed):
+        kind = client if isinstance(client, type) else type(client)
+        raise UsageError(
+            f"client= takes a client of the {backend} SDK, {wanted}, got {kind.__module__}.{kind.__qualname__}"
+        )
+    names = {cls.__name__ for cls in type(client).__mro__}
+    if names & {"AsyncAPIClient", "AsyncOpenAI", "AsyncAnthropic"}:
+        raise UsageError(f"client= takes a synchronous client: {wanted} instead of {type(client).__name__}(...)")
+    homes = {cls.__module__.partition(".")[0] for cls in type(client).__mro__}
+    other = next(b for b in BACKENDS if b != backend)
+    if other in homes and backend not in homes:
+        raise UsageError(f"client= is a client of the {other} SDK, but backend={backend!r}; say backend={other!r}")
+    return client
+
+
+def _new_client(backend: str, api_key: str | None, base_url: str | None, connections: int, timeout_s: float) -> Any:
+    key = (api_key or "").strip()
+    if not key:
+        raise MissingKeyError(missing_key_message(backend))
+    if not key.isascii() or not key.isprintable() or " " in key:
+        raise UsageError(f"the API key for {backend} holds a character that no key has; copy it again")
+    from lmsyz.providers.http import http_options
+
+    options: Any = {"api_key": key, "base_url": base_url or DEFAULT_URLS[backend], "max_retries": 0}
+    transport = http_options(connections, timeout_s)
+    if backend == "openai":
+        import openai
+
+        return openai.OpenAI(
+            **options, timeout=transport["timeout"], http_client=openai.DefaultHttpxClient(**transport)
+        )
+    import anthropic
+
+    return anthropic.Anthropic(
+        **options, timeout=transport["timeout"], http_client=anthropic.DefaultHttpxClient(**transport)
     )

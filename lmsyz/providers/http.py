@@ -1,0 +1,63 @@
+"""The HTTP client under an SDK client of ours: pool, timeouts, and a bound on bodies that only the SDK reads.
+
+Imported where a client is made, never at import of the package: it loads the SDKs' transport.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import httpx2
+
+from lmsyz.providers.sending import CONNECT_S
+
+__all__ = ["http_options"]
+
+LARGEST_ERROR_BODY = 1024 * 1024
+
+
+def http_options(connections: int, timeout_s: float) -> dict[str, Any]:
+    """Return the arguments of an SDK's ``DefaultHttpxClient``.
+
+    Parameters
+    ----------
+    connections : int
+        Calls in flight, at most. Both SDKs keep 100 connections alive by default; above that, every request would
+        open a new one.
+    timeout_s : float
+        Seconds that a call may take. The pool's own default waits 600 s for a free connection.
+    """
+    return {
+        "limits": httpx2.Limits(max_connections=connections + 8, max_keepalive_connections=connections + 8),
+        "timeout": httpx2.Timeout(timeout_s, connect=min(timeout_s, CONNECT_S)),
+        "event_hooks": {"response": [_bound_error_body]},
+    }
+
+
+def _bound_error_body(response: httpx2.Response) -> None:
+    # The SDKs read these themselves, before anyone sees the response, with a timeout that every byte starts anew.
+    if response.status_code >= 300 and isinstance(response.stream, httpx2.SyncByteStream):
+        response.stream = _Bounded(response.stream, response.request.extensions.get("timeout", {}).get("read"))
+
+
+class _Bounded(httpx2.SyncByteStream):
+    """A body that ends after so many bytes, and fails after so many seconds."""
+
+    def __init__(self, stream: httpx2.SyncByteStream, seconds: float | None) -> None:
+        self._stream = stream
+        self._until = None if seconds is None else time.monotonic() + seconds
+
+    def __iter__(self) -> Iterator[bytes]:
+        size = 0
+        for piece in self._stream:
+            yield piece
+            size += len(piece)
+            if size > LARGEST_ERROR_BODY:
+                return
+            if self._until is not None and time.monotonic() > self._until:
+                raise httpx2.ReadTimeout("the body of an error answer did not end in time")
+
+    def close(self) -> None:
+        self._stream.close()

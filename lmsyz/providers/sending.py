@@ -1,0 +1,198 @@
+"""One body out, one answer back: through an SDK client's plain ``post``, within a deadline, errors made ours.
+
+The SDK keeps what is its own: keys, headers, base URL, query, Azure's and Bedrock's paths. What is left out is what
+costs most of a call, its parameter transforms and its models (see the error map of each provider for the rest).
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from lmsyz.errors import ProviderError, RejectedError, UnavailableError, UsageError
+from lmsyz.providers.base import Call, JsonObject, Raw
+from lmsyz.providers.faults import Fault, error_object, hide_keys
+
+__all__ = ["post_once"]
+
+# No provider's reply comes near; a body without end must not fill the memory.
+LARGEST_REPLY = 64 * 1024 * 1024
+CONNECT_S = 10.0
+SDK_TIMEOUT_S = 600.0  # of a client that was given none
+HTTP_LIBRARIES = ("httpx2", "httpx", "httpcore2", "httpcore")
+SDK_ERRORS = ("OpenAIError", "AnthropicError")
+
+
+def post_once(
+    client: Any,
+    path: str,
+    *,
+    provider: str,
+    body: JsonObject,
+    call: Call,
+    error_of: Callable[[Fault], ProviderError],
+) -> Raw:
+    """Post a body once and return the answer's exact text.
+
+    Parameters
+    ----------
+    client : SDK client
+        With its own retries off.
+    path : str
+        As the SDK's own methods have it.
+    provider : str
+        For messages.
+    body : dict
+        The request body.
+    call : Call
+        Headers, query and deadline.
+    error_of : callable
+        The provider's error map.
+
+    Returns
+    -------
+    Raw
+
+    Raises
+    ------
+    ProviderError
+        One of our errors, whatever happened on the way.
+    """
+    if client is None:
+        raise UsageError(
+            "this provider was made to build and read only; lmsyz.providers.connect(...) makes one that sends"
+        )
+    import httpx2
+
+    deadline_s = call.deadline_s if call.is_asked_for else min(call.deadline_s, _own_timeout_s(client))
+    timeout = httpx2.Timeout(deadline_s, connect=min(deadline_s, CONNECT_S))
+    options: Any = {"headers": call.headers, "params": call.query, "timeout": timeout}
+    started = time.monotonic()
+    try:
+        # Streamed, so that the body is read here, against the clock, and nowhere is it parsed.
+        response = client.post(path, cast_to=httpx2.Response, body=body, options=options, stream=True)
+        return _read(provider, response, started, deadline_s)
+    except ProviderError:
+        raise
+    except Exception as error:
+        fault = _status_fault(provider, error, client)
+        if fault is not None:
+            # All that the SDK's exception knows is in ours; its own text may repeat the key.
+            raise error_of(fault) from None
+        ours = _network_error(provider, error, client, deadline_s)
+        if ours is None:
+            raise
+        raise ours from (None if isinstance(ours, RejectedError) else error)
+
+
+def _own_timeout_s(client: Any) -> float:
+    """Return the seconds that a user's own client was made with, infinity where it has the SDK's default."""
+    timeout = getattr(client, "timeout", None)
+    seconds = getattr(timeout, "read", timeout)
+    if not isinstance(seconds, (int, float)) or seconds == SDK_TIMEOUT_S:
+        return math.inf
+    return float(seconds)
+
+
+def _read(provider: str, response: Any, started: float, deadline_s: float) -> Raw:
+    """Read an answer against the clock and a size that a reply can have."""
+    until = started + deadline_s
+    try:
+        _allow_only(response, until - time.monotonic())
+        text = _text(provider, response.iter_bytes(), until, deadline_s)
+        headers = {k.lower(): v for k, v in response.headers.items()}
+    finally:
+        response.close()
+    return Raw(text=text, headers=headers, latency_s=time.monotonic() - started)
+
+
+def _allow_only(response: Any, seconds: float) -> None:
+    """Let the body be waited for no longer than what is left; a read timeout counts anew from every byte."""
+    # The transport looks at this when the body's first byte is asked for.
+    timeouts = response.request.extensions.get("timeout")
+    if isinstance(timeouts, dict):
+        timeouts["read"] = max(seconds, 0.001)
+
+
+def _text(provider: str, pieces: Iterable[bytes], until: float, deadline_s: float) -> str:
+    body = bytearray()
+    for piece in pieces:
+        body += piece
+        if time.monotonic() > until:
+            raise _too_late(provider, deadline_s)
+        if len(body) > LARGEST_REPLY:
+            raise UnavailableError(
+                f"{provider} sent more than {LARGEST_REPLY >> 20} MiB for one reply", provider=provider
+            )
+    return body.decode("utf-8", "replace")
+
+
+def _too_late(provider: str, deadline_s: float) -> UnavailableError:
+    return UnavailableError(
+        f"{provider} had not finished its answer after {deadline_s:g} s (timeout=... changes that)", provider=provider
+    )
+
+
+def _status_fault(provider: str, error: Exception, client: Any) -> Fault | None:
+    """Return what an SDK's status error knows, read by attributes; None for any other exception."""
+    status = getattr(error, "status_code", None)
+    if not isinstance(status, int):
+        return None
+    found = error_object(getattr(error, "body", None))
+    if isinstance(found.get("message"), str):
+        found["message"] = hide_keys(found["message"], _key_of(client))
+    headers = getattr(getattr(error, "response", None), "headers", None) or {}
+    return Fault(
+        provider=provider,
+        status=status,
+        error=found,
+        headers={str(k).lower(): str(v) for k, v in headers.items()},
+    )
+
+
+def _network_error(provider: str, error: Exception, client: Any, deadline_s: float) -> ProviderError | None:
+    """Return our error for a call that brought no answer; None for what is no fault of the call, such as a bug."""
+    chain = list(_causes(error))
+    names = {cls.__name__ for e in chain for cls in type(e).__mro__}
+    where = hide_keys(str(getattr(client, "base_url", "")).rstrip("/"), _key_of(client))
+    if any("CERTIFICATE_VERIFY_FAILED" in str(e) for e in chain):
+        hint = "behind a proxy that opens TLS, SSL_CERT_FILE names its certificates"
+        return RejectedError(f"{provider}: the certificate of {where} cannot be verified ({hint})", provider=provider)
+    if "LocalProtocolError" in names or "UnicodeEncodeError" in names:
+        # Its text shows the header, and the header may be the key.
+        return RejectedError(
+            f"{provider}: the key, a header or the text of this call holds a character that cannot be sent",
+            provider=provider,
+        )
+    if names & {"TimeoutException", "APITimeoutError"}:
+        connecting = "ConnectTimeout" in names
+        within = f"within {min(deadline_s, CONNECT_S) if connecting else deadline_s:g} s"
+        what = f"cannot be reached {within}" if connecting else f"gave no answer {within}"
+        return UnavailableError(f"{provider}: {where} {what} (timeout=... changes that)", provider=provider)
+    if "APIConnectionError" in names or any(_is_of_http(e) or isinstance(e, OSError) for e in chain):
+        reason = hide_keys(str(chain[-1]) or type(chain[-1]).__name__, _key_of(client))
+        return UnavailableError(f"{provider}: the connection to {where} failed: {reason}", provider=provider)
+    if names & set(SDK_ERRORS) or (isinstance(error, TypeError) and "authentication" in str(error)):
+        reason = hide_keys(str(error), _key_of(client))
+        return RejectedError(f"the {provider} client refused the call: {reason}", provider=provider)
+    return None
+
+
+def _causes(error: BaseException) -> Iterable[BaseException]:
+    at: BaseException | None = error
+    seen: set[int] = set()
+    while at is not None and id(at) not in seen:
+        seen.add(id(at))
+        yield at
+        at = at.__cause__ or at.__context__
+
+
+def _is_of_http(error: BaseException) -> bool:
+    return any(cls.__module__.partition(".")[0] in HTTP_LIBRARIES for cls in type(error).__mro__)
+
+
+def _key_of(client: Any) -> str:
+    key = getattr(client, "api_key", None)
+    return key if isinstance(key, str) else ""
