@@ -100,8 +100,14 @@ class ExtractionAccessor:
         ------
         UsageError
             The call is wrong; nothing was sent.
+        MissingKeyError
+            There are rows to ask and no key to ask with.
+        CacheError
+            The store cannot be opened or written.
         ProviderError
             No request of this run could work; what was answered before is stored.
+        RunInterrupted
+            The cell was interrupted; every finished row is stored.
         ExtractionError
             With ``on_error="raise"``, where rows have no answer.
 
@@ -132,10 +138,13 @@ class ExtractionAccessor:
             api_key=api_key,
             base_url=base_url,
             client=client,
-            progress=progress if not background else False,
+            progress=progress,
             request_options=request_options,
         )
-        return run if background else run.result()
+        if not background:
+            return run.result()
+        run.start()
+        return run
 
     def stale(
         self,
@@ -193,7 +202,9 @@ class ExtractionAccessor:
 def register() -> None:
     """Give every DataFrame ``df.ie``; again after a module reload, without pandas' warning."""
     known = getattr(pd.DataFrame, "ie", None)
-    if getattr(known, "__module__", "") == __name__ and known is not ExtractionAccessor:
-        del pd.DataFrame.ie
-    if getattr(pd.DataFrame, "ie", None) is not ExtractionAccessor:
-        pd.api.extensions.register_dataframe_accessor("ie")(ExtractionAccessor)
+    if known is ExtractionAccessor:
+        return
+    if getattr(known, "__module__", "") == __name__:
+        # ``%autoreload`` has made this class anew: the old one gives way without pandas' warning of a clash.
+        delattr(pd.DataFrame, "ie")
+    pd.api.extensions.register_dataframe_accessor("ie")(ExtractionAccessor)

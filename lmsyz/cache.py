@@ -123,9 +123,7 @@ class SqliteCache(Lookup, Archive, SeedFace):
         where = " AND ".join(f"{c} = ?" for c in compared) or "1"
         values = [clean(getattr(record, c)) for c in compared]
         with self._reading() as db:
-            rows = db.execute(
-                f"SELECT id, {','.join(TASK_COLUMNS)} FROM tasks WHERE {where} ORDER BY id", values
-            )
+            rows = db.execute(f"SELECT id, {','.join(TASK_COLUMNS)} FROM tasks WHERE {where} ORDER BY id", values)
             return [(row[0], task_record(row[1:])) for row in rows.fetchall()]
 
     def reading_tasks(self, record: TaskRecord, ignore_prompt: bool = False) -> list[int]:
@@ -185,8 +183,7 @@ class SqliteCache(Lookup, Archive, SeedFace):
         templates: dict[tuple[str, str], int] = {}
         with self._writing() as db:
             requests = [
-                self._request_row(db, task_id, request, len(found), templates)
-                for task_id, request, found in chunks
+                self._request_row(db, task_id, request, len(found), templates) for task_id, request, found in chunks
             ]
             ids = _insert(db, *REQUEST_INSERT, requests)
             with_ids = list(zip(chunks, ids, strict=True))
@@ -260,9 +257,7 @@ class SqliteCache(Lookup, Archive, SeedFace):
         return {row_id for row_id, _, _ in free}
 
 
-def _insert(
-    db: sqlite3.Connection, table: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]
-) -> list[int]:
+def _insert(db: sqlite3.Connection, table: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[int]:
     """Insert rows, many in a statement, and return their numbers where the table gives them any."""
     head = f"INSERT OR REPLACE INTO {table} ({','.join(columns)}) VALUES "
     ids: list[int] = []

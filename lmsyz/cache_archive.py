@@ -159,8 +159,7 @@ class Archive(CacheFile):
         with self._reading() as db:
             rows = db.execute(f"SELECT run_id, task_id, started, ended, manifest FROM runs {which}", values)
             return [
-                StoredRun(run_id=r[0], task_id=r[1], started=r[2], ended=r[3], manifest=r[4])
-                for r in rows.fetchall()
+                StoredRun(run_id=r[0], task_id=r[1], started=r[2], ended=r[3], manifest=r[4]) for r in rows.fetchall()
             ]
 
     def answers_of_run(self, run_id: str) -> Iterator[StoredAnswer]:
@@ -186,9 +185,7 @@ class Archive(CacheFile):
             yield from page
             after = page[-1].id
 
-    def page_answers(
-        self, *, after_id: int = 0, limit: int = 50, task_id: int | None = None
-    ) -> list[StoredAnswer]:
+    def page_answers(self, *, after_id: int = 0, limit: int = 50, task_id: int | None = None) -> list[StoredAnswer]:
         """Return the next answers after a number, oldest first.
 
         Parameters
@@ -217,10 +214,7 @@ class Archive(CacheFile):
         )
         with self._reading() as db:
             rows = db.execute(sql, (after, *values, limit)).fetchall()
-        return [
-            StoredAnswer(id=r[0], task_id=r[1], request_id=r[2], key=r[3], answer=r[4], created=r[5])
-            for r in rows
-        ]
+        return [StoredAnswer(id=r[0], task_id=r[1], request_id=r[2], key=r[3], answer=r[4], created=r[5]) for r in rows]
 
 
 def task_record(values: Sequence[str]) -> TaskRecord:

@@ -35,8 +35,7 @@ WHAT_TO_DO = {
     sqlite3.SQLITE_NOTADB: "is no SQLite database and was left as it is. Give another cache_path",
     sqlite3.SQLITE_READONLY: "is not writable. Change its rights, or give another cache_path",
     sqlite3.SQLITE_PERM: "is not writable. Change its rights, or give another cache_path",
-    sqlite3.SQLITE_CANTOPEN: "cannot be opened. Check its rights and its directory's, or give"
-    " another cache_path",
+    sqlite3.SQLITE_CANTOPEN: "cannot be opened. Check its rights and its directory's, or give another cache_path",
     sqlite3.SQLITE_FULL: "cannot grow: the disk is full. What was stored is safe; make room and run again",
     sqlite3.SQLITE_IOERR: "cannot be read or written: the disk reports an error. Copy it to another"
     " disk and give that as cache_path",
@@ -66,9 +65,7 @@ class CacheFile:
         The path is no cache file, cannot be written, is locked for too long, or comes from a newer lmsyz.
     """
 
-    def __init__(
-        self, path: str | os.PathLike[str], *, read_only: bool = False, busy_timeout_s: float = 30.0
-    ) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, read_only: bool = False, busy_timeout_s: float = 30.0) -> None:
         self.path = Path(path).expanduser()
         self.read_only = read_only
         self._place = self.path.absolute()  # so that a later chdir does not lead to another file
@@ -169,9 +166,7 @@ class CacheFile:
     def _make_place(self) -> None:
         """Make an empty file where there is none, or say why that cannot be."""
         if self._place.is_dir():
-            raise CacheError(
-                f"{self._name()} is a directory. Give a file in it: {str(self.path / 'cache.sqlite')!r}"
-            )
+            raise CacheError(f"{self._name()} is a directory. Give a file in it: {str(self.path / 'cache.sqlite')!r}")
         if not self._place.parent.is_dir():
             raise CacheError(
                 f"{self._name()} cannot be made: there is no directory {str(self.path.parent)!r}."
@@ -179,9 +174,7 @@ class CacheFile:
             )
         if self.read_only:
             if not self._place.exists():
-                raise CacheError(
-                    f"{self._name()} is not there; check the path, or leave read_only out to make it"
-                )
+                raise CacheError(f"{self._name()} is not there; check the path, or leave read_only out to make it")
             return
         try:
             # Private from the first byte on: texts and answers are the user's own business. O_EXCL, because
@@ -191,8 +184,7 @@ class CacheFile:
             return
         except OSError as error:
             raise CacheError(
-                f"{self._name()} cannot be made ({error.strerror})."
-                " Give a cache_path in a directory you may write to"
+                f"{self._name()} cannot be made ({error.strerror}). Give a cache_path in a directory you may write to"
             ) from error
 
     def _check_version(self, version: int) -> None:

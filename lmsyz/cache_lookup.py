@@ -120,9 +120,7 @@ class Lookup(CacheFile):
                 changed.update(asked[row[0]] for row in rows)
         return changed
 
-    def _newest(
-        self, column: str, task_ids: Sequence[int], keys: Collection[bytes] | None
-    ) -> dict[bytes, str]:
+    def _newest(self, column: str, task_ids: Sequence[int], keys: Collection[bytes] | None) -> dict[bytes, str]:
         """Return one column of the newest answer by key, by reading whole tasks or by looking keys up."""
         if not task_ids or (keys is not None and not keys):
             return {}

@@ -128,9 +128,7 @@ def check_ours(db: sqlite3.Connection, name: str) -> int:
                 " Update it with: pip install -U lmsyz, or give another cache_path"
             )
         return version
-    blank = application == version == 0 and (
-        not tables or (tables == ["results"] and columns in SEED_COLUMNS)
-    )
+    blank = application == version == 0 and (not tables or (tables == ["results"] and columns in SEED_COLUMNS))
     if not blank:
         raise CacheError(
             f"{name} is another program's database ({_shown(tables)}) and was left as it is."

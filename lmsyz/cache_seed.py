@@ -77,10 +77,7 @@ class SeedFace(CacheFile):
         -------
         set of str
         """
-        own = (
-            "SELECT r.row_id FROM row_ids r JOIN tasks t ON t.id = r.task_id"
-            " WHERE ?1 IS NULL OR t.prompt_hash = ?1"
-        )
+        own = "SELECT r.row_id FROM row_ids r JOIN tasks t ON t.id = r.task_id WHERE ?1 IS NULL OR t.prompt_hash = ?1"
         seed = "SELECT row_id FROM results WHERE ?1 IS NULL OR prompt_hash = ?1"
         with self._reading() as db:
             return {row[0] for sql in (own, seed) for row in db.execute(sql, (prompt_hash,)).fetchall()}

@@ -7,7 +7,7 @@ asked; it is pure. Neither knows how a request travels.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from lmsyz.errors import MalformedError
 from lmsyz.providers.base import Reply, Stop
@@ -64,13 +64,18 @@ class Settled:
         ``ok``, ``partial``, ``empty``, or what spoilt the reply as a whole.
     readable : bool
         Whether the reply could be read at all, so that asking in this way works here.
+    swapped : frozenset of int
+        Bad positions whose answer opened with another row's words: to be asked again alone.
+    n_foreign : int
+        Answers under ids that nobody asked about.
     """
 
     good: dict[int, str]
     bad: dict[int, str]
     outcome: str
     readable: bool = True
-    foreign: Sequence[str] = field(default_factory=tuple)
+    swapped: frozenset[int] = frozenset()
+    n_foreign: int = 0
 
 
 def plan(
@@ -162,15 +167,15 @@ def _adopt_seed_rows(
     if not wanted:
         return 0
     found = store.seed_rows(None if ignore_prompt else task.record.prompt_hash, wanted.keys())
-    adopted: list[tuple[str, bytes, str]] = []
+    usable: list[tuple[str, bytes, str]] = []
     for row_id, text in found.items():
         answer = _seed_answer(task, text)
         if answer is not None:
-            adopted.append((row_id, wanted[row_id], answer))
-    if adopted:
-        store.adopt(task_id, adopted, run_id)
-        answers.update({key: answer for _, key, answer in adopted})
-    return len(adopted)
+            usable.append((row_id, wanted[row_id], answer))
+    # Another kernel may have taken some of them over since they were found.
+    taken = store.adopt(task_id, usable, run_id) if usable else set()
+    answers.update({key: answer for row_id, key, answer in usable if row_id in taken})
+    return len(taken)
 
 
 def _seed_answer(task: Task, text: str) -> str | None:
@@ -217,9 +222,7 @@ def settle(task: Task, chunk: Chunk, reply: Reply) -> Settled:
 
 def _aligned(task: Task, chunk: Chunk, results: Sequence[object], *, truncated: bool) -> Settled:
     aligned = align(results, chunk, verify=task.verify)
-    missing = (
-        "truncated: the reply stopped at its token limit" if truncated else "missing: the reply has no answer"
-    )
+    missing = "truncated: the reply stopped at its token limit" if truncated else "missing: the reply has no answer"
     bad = dict.fromkeys(aligned.missing, missing)
     bad |= dict.fromkeys(aligned.duplicated, "invalid: more than one answer in the reply")
     bad |= dict.fromkeys(aligned.swapped, "invalid: the answer's opening words are another row's")
@@ -228,9 +231,15 @@ def _aligned(task: Task, chunk: Chunk, results: Sequence[object], *, truncated: 
         try:
             good[position] = _checked(task, answer)
         except InvalidAnswer as error:
-            bad[position] = f"invalid: {error}"
+            bad[position] = f"invalid: {error}" + (f" (got {error.shown})" if error.shown else "")
     outcome = "truncated" if truncated else "ok" if not bad else "partial" if good else "empty"
-    return Settled(good=good, bad=bad, outcome=outcome, foreign=aligned.foreign)
+    return Settled(
+        good=good,
+        bad=bad,
+        outcome=outcome,
+        swapped=frozenset(aligned.swapped),
+        n_foreign=len(aligned.foreign),
+    )
 
 
 def _nothing(chunk: Chunk, reason: str, outcome: str, *, readable: bool = True) -> Settled:

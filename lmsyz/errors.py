@@ -133,7 +133,7 @@ class RejectedError(ProviderError):
 
 
 class RequestError(ProviderError):
-    """This request cannot work as it is; others of the run may."""
+    """The request cannot work as it is; others of the run may."""
 
 
 class TooLongError(RequestError):
@@ -145,7 +145,7 @@ class BlockedError(RequestError):
 
 
 class UnsupportedFormError(RequestError):
-    """This endpoint or model does not support this way of asking for structured output."""
+    """The endpoint or model does not support this way of asking for structured output."""
 
 
 class ReplyError(LmsyzError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -51,6 +51,7 @@ class ChunkDone:
 
     n_ok: int
     n_reasked: int
+    n_foreign: int
     outcome: str
     input_tokens: int | None
     output_tokens: int | None
@@ -74,7 +75,6 @@ class RunFinished:
     """The run has ended: ``done``, ``stopped`` or ``failed``."""
 
     how: str
-    state: Mapping[str, object] = field(default_factory=dict)
 
 
 Event = RunStarted | RequestSent | RequestRetried | ChunkDone | RowsFailed | RunFinished

@@ -2,156 +2,39 @@
 
 from __future__ import annotations
 
-import json
 import logging
+import operator
 import os
-import time
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Any, SupportsIndex
 
 from lmsyz.cache import SqliteCache
-from lmsyz.engine import plan
+from lmsyz.engine import Plan, plan
 from lmsyz.errors import MissingKeyError, UsageError
-from lmsyz.events import RunStarted
+from lmsyz.events import RunFinished, RunStarted
 from lmsyz.frames import ERROR_COLUMN, read_rows
 from lmsyz.live import LiveEngine, LiveOptions
-from lmsyz.providers import APIS, BACKENDS, base_url_of, connect, missing_key_message
+from lmsyz.place import Place, find_place, make_task, split_options
+from lmsyz.providers import connect, missing_key_message
 from lmsyz.providers.base import Provider, call_options
-from lmsyz.providers.models import DEFAULT_MODELS, SANDBOX_MODEL, quirks_of
 from lmsyz.report import Tally
 from lmsyz.rows import Rows
 from lmsyz.run import Run, new_run_id, settle_interrupted
-from lmsyz.schema import read_schema
-from lmsyz.schema_render import render
-from lmsyz.settings import Settings, load_settings
+from lmsyz.settings import load_settings
 from lmsyz.task import Task
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Place", "extract_df", "find_place", "make_run", "make_task"]
+__all__ = ["extract_df", "make_run"]
 
 log = logging.getLogger(__name__)
 
 ADAPTIVE_WORKERS = 64  # where the user names no cap, the limiter finds the rest
-OWN_OPTIONS = ("api", "quirks", "requests_per_minute", "tokens_per_minute")
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
-    """Where requests go: backend, API, model, URL and key, as arguments and settings say."""
-
-    backend: str
-    api: str
-    model: str
-    endpoint: str
-    base_url: str | None
-    api_key: str | None
-    client: Any
-    quirks: Mapping[str, Any]
-
-
-def find_place(
-    settings: Settings,
-    *,
-    backend: str | None,
-    model: str | None,
-    api: str | None,
-    api_key: str | None,
-    base_url: str | None,
-    client: Any,
-    quirks: Mapping[str, Any] | None,
-) -> Place:
-    """Decide where requests go; nothing is sent.
-
-    Raises
-    ------
-    UsageError
-        The backend or its API is unknown.
-    """
-    backend = settings.backend if backend is None else backend
-    if backend not in BACKENDS:
-        raise UsageError(
-            f"unknown backend {backend!r}; use backend='openai' (also for compatible servers) or 'anthropic'"
-        )
-    api = api or APIS[backend][0]
-    if api not in APIS[backend]:
-        raise UsageError(
-            f"unknown api={api!r}; the {backend} backend has {' and '.join(map(repr, APIS[backend]))}"
-        )
-    sandboxed = client is None and base_url is None and settings.sandbox_url is not None
-    if sandboxed:
-        assert settings.sandbox_url is not None
-        base_url = settings.sandbox_url.rstrip("/") + ("/v1" if backend == "openai" else "")
-        api_key = "sandbox"
-    elif client is None:
-        base_url = base_url or settings.base_url_of(backend)
-        api_key = api_key or settings.key_of(backend)
-    default = settings.model if backend == settings.backend else None
-    model = model or default or (SANDBOX_MODEL if sandboxed else DEFAULT_MODELS[backend])
-    if not isinstance(model, str) or not model.strip():
-        raise UsageError(f"model= takes a model's name, got {model!r}")
-    url = base_url_of(backend, client, base_url)
-    local = (urlsplit(url).hostname or "") in LOOPBACK
-    if local and not api_key:
-        api_key = "none"  # a server on this machine wants no key, but the SDK does
-    is_sandbox = sandboxed or (local and model.startswith(SANDBOX_MODEL))
-    quirks_of(model, quirks)
-    return Place(
-        backend=backend,
-        api=api,
-        model=model,
-        endpoint="sandbox" if is_sandbox else _endpoint(url),
-        base_url=base_url,
-        api_key=api_key,
-        client=client,
-        quirks=dict(quirks or {}),
-    )
-
-
-def make_task(
-    place: Place, prompt: str, schema: Any, verify_rows: bool, request_options: Mapping[str, Any]
-) -> Task:
-    """Put together what is asked, and refuse what cannot be.
-
-    Raises
-    ------
-    UsageError
-        The prompt is empty, or the schema or an option cannot be sent.
-    """
-    if not isinstance(prompt, str) or not prompt.strip():
-        raise UsageError(
-            "prompt is empty; say in a sentence what to extract, as in df.ie.extract('Name the acquirer.')"
-        )
-    row_schema = read_schema(schema)
-    try:
-        json.dumps({k: v for k, v in request_options.items() if k not in ("extra_headers", "timeout")})
-    except (TypeError, ValueError) as error:
-        raise UsageError(f"a request option cannot be sent as JSON: {error}") from error
-    reserved = sorted(
-        {"messages", "input", "system", "instructions", "stream", "response_format"} & set(request_options)
-    )
-    if reserved:
-        raise UsageError(
-            f"{reserved[0]}= is lmsyz's own part of the request; use prompt= and schema= instead"
-        )
-    task = Task(
-        backend=place.backend,
-        api=place.api,
-        endpoint=place.endpoint,
-        model=place.model,
-        prompt=prompt,
-        schema=row_schema,
-        options=dict(request_options),
-        verify=verify_rows,
-    )
-    if row_schema:
-        render(row_schema, "anthropic" if place.backend == "anthropic" else "openai", verify=verify_rows)
-    return task
+ON_ERROR = ("keep", "drop", "raise")
+SEED_EXAMPLES = 10
 
 
 def make_run(
@@ -177,16 +60,14 @@ def make_run(
     progress: bool | None = None,
     request_options: Mapping[str, Any] | None = None,
 ) -> Run:
-    """Check everything, find what is stored, and start a run for the rest.
+    """Check everything, find what is stored, and return a run for the rest that is ready to start.
 
     The parameters are those of :meth:`df.ie.extract`. Bad input is refused before a file is made or a request sent.
     """
     settings = load_settings()
-    own, options = _own_options(request_options or {})
-    if on_error not in ("keep", "drop", "raise"):
+    own, options = split_options(request_options or {})
+    if on_error not in ON_ERROR:
         raise UsageError(f"on_error={on_error!r}; use 'keep' (marked in ie_error), 'drop' or 'raise'")
-    chunk_size = _size(chunk_size, "chunk_size", settings.chunk_size)
-    workers = _size(max_workers, "max_workers", settings.max_workers or ADAPTIVE_WORKERS)
     place = find_place(
         settings,
         backend=backend,
@@ -197,88 +78,123 @@ def make_run(
         client=client,
         quirks=own.get("quirks"),
     )
-    task = make_task(place, prompt, schema, verify_rows, options)
     live_options = LiveOptions(
-        chunk_size=chunk_size,
+        chunk_size=_size(chunk_size, "chunk_size", settings.chunk_size),
         token_budget=settings.chunk_tokens,
-        max_workers=workers,
+        max_workers=_size(max_workers, "max_workers", settings.max_workers or ADAPTIVE_WORKERS),
         requests_per_minute=_cap(own, "requests_per_minute", settings.requests_per_minute),
         tokens_per_minute=_cap(own, "tokens_per_minute", settings.tokens_per_minute),
     )
-    rows = read_rows(df, text_col, id_col, dedupe=dedupe)
-    if place.client is None and not place.api_key:
-        raise MissingKeyError(missing_key_message(place.backend))
-    path = Path(settings.cache_path if cache_path is None else cache_path)
-    run = _Preparation(task, rows, place, live_options, path.absolute(), settings.timeout).run(
-        df.index, fresh=fresh, ignore_prompt=ignore_prompt_hash, on_error=on_error
-    )
-    run.start(show_progress=settings.progress if progress is None else progress)
-    return run
+    task = make_task(place, prompt, schema, verify_rows, options)
+    return _Preparation(
+        task=task,
+        rows=read_rows(df, text_col, id_col, dedupe=dedupe),
+        place=place,
+        options=live_options,
+        path=Path(settings.cache_path if cache_path is None else cache_path).expanduser().absolute(),
+        timeout_s=settings.timeout,
+        fresh=fresh,
+        ignore_prompt=ignore_prompt_hash,
+        dedupe=dedupe,
+    ).run(df.index, on_error=on_error, show_progress=settings.progress if progress is None else progress)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Preparation:
     """The steps from a checked call to a run that can start."""
 
-    def __init__(
-        self, task: Task, rows: Rows, place: Place, options: LiveOptions, path: Path, timeout_s: float
-    ) -> None:
-        self.task, self.rows, self.place = task, rows, place
-        self.options, self.path, self.timeout_s = options, path, timeout_s
+    task: Task
+    rows: Rows
+    place: Place
+    options: LiveOptions
+    path: Path
+    timeout_s: float
+    fresh: bool
+    ignore_prompt: bool
+    dedupe: bool
 
-    def run(self, index: pd.Index, *, fresh: bool, ignore_prompt: bool, on_error: str) -> Run:
+    def run(self, index: pd.Index, *, on_error: str, show_progress: bool) -> Run:
+        # What the store answers in full needs no key: a paper's tables can be made again from its cache file alone.
+        if not self.place.has_key and not self.path.exists():
+            raise MissingKeyError(missing_key_message(self.place.backend))
+        provider = self._provider() if self.place.client is not None else None
         settle_interrupted(self.path)
-        run_id = new_run_id()
-        tally = Tally()
+        run_id, tally = new_run_id(), Tally()
         with SqliteCache(self.path) as cache:
             planned = plan(
-                cache, self.task, self.rows, fresh=fresh, ignore_prompt=ignore_prompt, run_id=run_id
+                cache, self.task, self.rows, fresh=self.fresh, ignore_prompt=self.ignore_prompt, run_id=run_id
             )
-            saved = cache.saved(cache.reading_tasks(self.task.record, ignore_prompt), planned.answers.keys())
+            if planned.ask and not self.place.has_key:
+                raise MissingKeyError(missing_key_message(self.place.backend))
+            run = Run(
+                run_id=run_id,
+                task=self.task,
+                task_id=planned.task_id,
+                cache_path=self.path,
+                rows=self.rows,
+                index=index,
+                tally=tally,
+                answers=planned.answers,
+                saved=cache.saved(cache.reading_tasks(self.task.record, self.ignore_prompt), planned.answers.keys()),
+                how_asked=self._how_asked(planned),
+                on_error=on_error,
+                show_progress=show_progress,
+                n_seed=planned.n_seed,
+            )
+            self._tell(tally, planned)
+            run.save(cache)
+        if planned.ask:
+            run.engine = self._engine(run, planned, provider or self._provider())
+        return run
+
+    def _tell(self, tally: Tally, planned: Plan) -> None:
+        n_stored = planned.n_cached + planned.n_empty
         tally(
             RunStarted(
                 n_rows=len(self.rows),
                 n_cached=planned.n_cached,
                 n_empty=planned.n_empty,
-                n_asked=len(self.rows) - planned.n_cached - planned.n_empty,
+                n_asked=len(self.rows) - n_stored,
             )
         )
+        if not planned.ask:
+            tally(RunFinished(how="done"))
         if planned.n_seed:
             log.warning(
-                "%d answers were taken over from a seed cache that recorded neither text nor model; fresh=True asks again",
+                "%d answers were taken over from a seed cache that recorded neither text nor model; fresh=True asks"
+                " again",
                 planned.n_seed,
             )
-        call = call_options(self.task.options, deadline_s=self.timeout_s)
-        engine = None
-        if planned.ask:
-            engine = LiveEngine(
-                task=self.task,
-                rows=self.rows,
-                plan=planned,
-                provider=self._provider(call.deadline_s),
-                call=call,
-                store_factory=lambda: SqliteCache(self.path),
-                options=self.options,
-                observers=[tally],
-                run_id=run_id,
-            )
-        return Run(
-            run_id=run_id,
+
+    def _how_asked(self, planned: Plan) -> dict[str, Any]:
+        return {
+            "chunk_size": self.options.chunk_size,
+            "chunk_token_budget": self.options.token_budget,
+            "max_workers": self.options.max_workers,
+            "requests_per_minute": self.options.requests_per_minute,
+            "tokens_per_minute": self.options.tokens_per_minute,
+            "verify_rows": self.task.verify,
+            "dedupe": self.dedupe,
+            "fresh": self.fresh,
+            "ignore_prompt_hash": self.ignore_prompt,
+            "rows_taken_from_seed_cache": planned.n_seed,
+        }
+
+    def _engine(self, run: Run, planned: Plan, provider: Provider) -> LiveEngine:
+        return LiveEngine(
             task=self.task,
-            cache_path=self.path,
             rows=self.rows,
-            index=index,
-            tally=tally,
-            engine=engine,
-            answers=planned.answers,
-            saved=saved,
-            chunk_size=self.options.chunk_size,
-            max_workers=self.options.max_workers,
-            on_error=on_error,
-            n_seed=planned.n_seed,
-            save=lambda run: _save_run(run, planned.task_id),
+            plan=planned,
+            provider=provider,
+            call=call_options(self.task.options, deadline_s=self.timeout_s),
+            store_factory=lambda: SqliteCache(self.path),
+            options=self.options,
+            observers=[run.tally],
+            run_id=run.run_id,
+            on_end=run.save,
         )
 
-    def _provider(self, deadline_s: float) -> Provider:
+    def _provider(self) -> Provider:
         return connect(
             self.place.backend,
             api=self.place.api,
@@ -287,7 +203,7 @@ class _Preparation:
             api_key=self.place.api_key,
             base_url=self.place.base_url,
             connections=self.options.max_workers,
-            timeout_s=deadline_s,
+            timeout_s=call_options(self.task.options, deadline_s=self.timeout_s).deadline_s,
             quirks=self.place.quirks,
         )
 
@@ -353,29 +269,19 @@ def extract_df(
     out.insert(0, "input_id", list(run.rows.ids or ()))
     bad = out[ERROR_COLUMN].notna()
     if bad.any():
-        first = out.loc[bad, ["input_id", ERROR_COLUMN]].head(10).to_records(index=False).tolist()
+        first = out.loc[bad, ["input_id", ERROR_COLUMN]].head(SEED_EXAMPLES).to_records(index=False).tolist()
         log.warning("extract_df: %d of %d rows have no answer: %s", int(bad.sum()), len(out), first)
     return out[~bad].drop(columns=ERROR_COLUMN).reset_index(drop=True)
-
-
-def _save_run(run: Run, task_id: int) -> None:
-    with SqliteCache(run.cache_path) as cache:
-        cache.save_run(
-            run.run_id, task_id, run.started, time.time(), json.dumps(run.manifest(), ensure_ascii=False)
-        )
-
-
-def _own_options(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    own = {k: v for k, v in options.items() if k in OWN_OPTIONS}
-    return own, {k: v for k, v in options.items() if k not in OWN_OPTIONS}
 
 
 def _size(value: object, name: str, default: int) -> int:
     if value is None:
         return default
-    if isinstance(value, bool) or not hasattr(value, "__index__") or int(value) < 1:  # type: ignore[call-overload]
+    # A numpy integer will do as well, a float or a bool will not.
+    size = 0 if isinstance(value, bool) or not isinstance(value, SupportsIndex) else operator.index(value)
+    if size < 1:
         raise UsageError(f"{name} must be a whole number from 1 up, got {value!r}")
-    return int(value)  # type: ignore[call-overload,no-any-return]
+    return size
 
 
 def _cap(own: Mapping[str, Any], name: str, default: float | None) -> float | None:
@@ -385,9 +291,3 @@ def _cap(own: Mapping[str, Any], name: str, default: float | None) -> float | No
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
         raise UsageError(f"{name} must be a number above 0, got {value!r}")
     return float(value)
-
-
-def _endpoint(url: str) -> str:
-    parts = urlsplit(url)
-    port = f":{parts.port}" if parts.port else ""
-    return f"{parts.scheme.lower()}://{(parts.hostname or '').lower()}{port}{parts.path.rstrip('/')}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -53,9 +54,7 @@ def read_rows(
     ids = None if id_col is None else row_ids(df, id_col)
     named = isinstance(text_col, list)
     texts = (
-        _named_texts(df, text_col)
-        if isinstance(text_col, list)
-        else _plain_texts(_column(df, text_col, "text_col"))
+        _named_texts(df, text_col) if isinstance(text_col, list) else _plain_texts(_column(df, text_col, "text_col"))
     )
     if dedupe:
         keys = [text_key(t, named_fields=named) if t is not None else b"" for t in texts]
@@ -82,15 +81,12 @@ def row_ids(df: pd.DataFrame, id_col: Hashable) -> list[str]:
     ids = [str(v) for v in column.tolist()]
     blank = [i for i, v in enumerate(ids) if not v.strip()]
     if blank:
-        raise UsageError(
-            f"id_col={id_col!r} is blank in {len(blank):,} rows (first at positions {_first(blank)})."
-        )
+        raise UsageError(f"id_col={id_col!r} is blank in {len(blank):,} rows (first at positions {_first(blank)}).")
     if len(set(ids)) < len(ids):
-        seen: set[str] = set()
-        again = dict.fromkeys(v for v in ids if v in seen or seen.add(v))  # type: ignore[func-returns-value]
+        again = [v for v, n in Counter(ids).items() if n > 1]
         raise UsageError(
-            f"id_col={id_col!r} has {len(again):,} ids more than once after str() (first: {_first(again)}). Row ids must"
-            " be unique; make them so, or use id_col=None."
+            f"id_col={id_col!r} has {len(again):,} ids more than once after str() (first: {_first(again)}). Row ids"
+            " must be unique; make them so, or use id_col=None."
         )
     return [_encodable(v) for v in ids]
 
@@ -213,9 +209,7 @@ def _text(value: object) -> str | None:
         return _encodable(value) if value and not value.isspace() else None
     if _is_null(value):
         return None
-    return _text(
-        json.dumps(value, ensure_ascii=False, default=str) if isinstance(value, (list, dict)) else str(value)
-    )
+    return _text(json.dumps(value, ensure_ascii=False, default=str) if isinstance(value, (list, dict)) else str(value))
 
 
 def _named_texts(df: pd.DataFrame, names: list[Hashable]) -> list[str | None]:

@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 
 from lmsyz.events import ChunkDone, Event, RequestRetried, RequestSent, RowsFailed, RunFinished, RunStarted
 
-__all__ = ["STATUSES", "Counts", "Tally", "reason_word"]
+__all__ = ["STATUSES", "Counts", "Tally", "cause", "reason_word"]
 
 STATUSES = ("refused", "truncated", "invalid", "missing", "failed", "cancelled", "pending")
 REASONS_KEPT = 200
+EXAMPLES_KEPT = 5
 
 
 def reason_word(reason: str) -> str:
@@ -25,6 +26,17 @@ def reason_word(reason: str) -> str:
     'invalid'
     """
     return reason.partition(":")[0]
+
+
+def cause(reason: str) -> str:
+    """Return a reason without the value that came, so that rows that failed for one cause share it.
+
+    Examples
+    --------
+    >>> cause("invalid: field 'n' is text, not a whole number (got 'two')")
+    "invalid: field 'n' is text, not a whole number"
+    """
+    return reason.partition(" (got ")[0]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +54,7 @@ class Counts:
     n_replies: int
     n_retries: int
     n_reasked: int
+    n_foreign: int
     retries: Mapping[str, int]
     waited_s: float
     input_tokens: int | None
@@ -74,6 +87,7 @@ class _Sums:
     n_requests: int = 0
     n_replies: int = 0
     n_reasked: int = 0
+    n_foreign: int = 0
     waited_s: float = 0.0
     input_tokens: int | None = 0
     output_tokens: int | None = 0
@@ -124,6 +138,7 @@ class Tally:
         sums.n_ok += event.n_ok
         sums.n_replies += 1
         sums.n_reasked += event.n_reasked
+        sums.n_foreign += event.n_foreign
         sums.input_tokens = _plus(sums.input_tokens, event.input_tokens)
         sums.output_tokens = _plus(sums.output_tokens, event.output_tokens)
         sums.cached_tokens += event.cached_tokens or 0
@@ -133,10 +148,14 @@ class Tally:
         sums.outcomes[event.outcome] += 1
 
     def _count_failed(self, event: RowsFailed) -> None:
-        self._sums.failed[reason_word(event.reason)] += event.n_rows
-        n, examples = self._sums.reasons.get(event.reason, (0, ()))
-        if n or len(self._sums.reasons) < REASONS_KEPT:
-            self._sums.reasons[event.reason] = (n + event.n_rows, (*examples, *event.examples)[:5])
+        word = reason_word(event.reason)
+        self._sums.failed[word] += event.n_rows
+        reasons, reason = self._sums.reasons, cause(event.reason)
+        # Reasons may quote a provider, so there can be as many as rows; the size of a tally must not grow with them.
+        if reason not in reasons and len(reasons) >= REASONS_KEPT:
+            reason = f"{word}: other reasons"
+        n, examples = reasons.get(reason, (0, ()))
+        reasons[reason] = (n + event.n_rows, (*examples, *event.examples)[:EXAMPLES_KEPT])
 
     def counts(self) -> Counts:
         """Return the figures of this moment."""
@@ -151,6 +170,7 @@ class Tally:
                 n_replies=s.n_replies,
                 n_retries=sum(s.retries.values()),
                 n_reasked=s.n_reasked,
+                n_foreign=s.n_foreign,
                 retries=dict(s.retries),
                 waited_s=s.waited_s,
                 input_tokens=s.input_tokens,

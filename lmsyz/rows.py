@@ -252,11 +252,13 @@ def read_results(text: str) -> list[Any]:
     starts = [i for i in (body.find("{"), body.find("[")) if i >= 0]
     end = max(body.rfind("}"), body.rfind("]"))
     if not starts or end < min(starts):
-        raise MalformedError(f"the reply holds no JSON: {_shorten(text)!r}")
+        raise MalformedError(f"the reply holds no JSON (got {_shorten(text)!r})")
     try:
         return _results_of(_loads(body[min(starts) : end + 1]))
     except ValueError as error:
-        raise MalformedError(f"the reply is not valid JSON ({error}): {_shorten(text)!r}") from error
+        # Without the place of the error, which differs from reply to reply: equal causes are counted together.
+        why = getattr(error, "msg", error)
+        raise MalformedError(f"the reply is not valid JSON: {why} (got {_shorten(text)!r})") from error
 
 
 def salvage_results(text: str) -> list[Any]:
@@ -267,8 +269,8 @@ def salvage_results(text: str) -> list[Any]:
     >>> salvage_results('{"all_results": [{"input_id": "1", "n": 3}, {"input_id": "2", "n": 4')
     [{'input_id': '1', 'n': 3}]
     """
-    starts = [text.find(f'"{key}"') for key in ENVELOPE_KEYS]
-    start = text.find("[", max(starts)) if max(starts) >= 0 else -1
+    starts = [at for at in (text.find(f'"{key}"') for key in ENVELOPE_KEYS) if at >= 0]
+    start = text.find("[", min(starts)) if starts else -1
     if start < 0:
         return []
     decoder = json.JSONDecoder(parse_constant=_refuse_constant)
@@ -367,9 +369,7 @@ def _likeness(a: str, b: str) -> float:
     n = min(len(a), len(b))
     if not n:
         return 0.0
-    return SequenceMatcher(None, a[:n], b[:n], autojunk=False).ratio() * min(
-        1.0, n / (0.5 * max(len(a), len(b)))
-    )
+    return SequenceMatcher(None, a[:n], b[:n], autojunk=False).ratio() * min(1.0, n / (0.5 * max(len(a), len(b))))
 
 
 def _shorten(text: str, n: int = 80) -> str:

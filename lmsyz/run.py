@@ -4,33 +4,33 @@ from __future__ import annotations
 
 import html
 import json
-import platform
+import logging
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lmsyz.errors import ExtractionError, ProviderError, RunInterrupted
-from lmsyz.events import RunFinished
 from lmsyz.live import LiveEngine
+from lmsyz.manifest import build_manifest
 from lmsyz.progress import ProgressBar
 from lmsyz.report import Counts, Tally, reason_word
 from lmsyz.rows import Rows
-from lmsyz.store import Saved
-from lmsyz.task import Task, canonical_json, redacted
+from lmsyz.store import Saved, Store
+from lmsyz.task import Task
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Run", "last_run"]
+__all__ = ["Run", "last_run", "new_run_id", "settle_interrupted"]
+
+log = logging.getLogger(__name__)
 
 SLICE_S = 0.1
-MANIFEST_PACKAGES = ("lmsyz", "openai", "anthropic", "pandas", "tenacity", "genai-prices")
+PATIENCE_S = 2.0
 
 _last: Run | None = None
 _unsettled: set[Run] = set()
@@ -48,7 +48,7 @@ def last_run() -> Run | None:
     return _last
 
 
-@dataclass(eq=False, kw_only=True)
+@dataclass(eq=False, kw_only=True, repr=False)
 class Run:
     """One call of ``extract``, while it runs and after.
 
@@ -64,37 +64,35 @@ class Run:
 
     run_id: str
     task: Task
+    task_id: int
     cache_path: Path
     rows: Rows
     index: pd.Index
     tally: Tally
-    engine: LiveEngine | None
     answers: Mapping[bytes, str]
     saved: Saved
-    chunk_size: int
-    max_workers: int
+    how_asked: Mapping[str, Any]
     on_error: str = "keep"
+    show_progress: bool = False
     n_seed: int = 0
-    save: Callable[[Run], None] = field(repr=False, default=lambda run: None)
+    engine: LiveEngine | None = None
     started: float = field(default_factory=time.time)
-    _progress: ProgressBar | None = field(default=None, repr=False)
-    _observed: bool = field(default=False, repr=False)
+    _is_started: bool = False
 
     # --- steering ---------------------------------------------------------------------------------------------
 
-    def start(self, *, show_progress: bool) -> None:
-        """Start the work; returns at once."""
+    def start(self) -> None:
+        """Start the work if it is not started yet; returns at once."""
         global _last
+        if self._is_started:
+            return
+        self._is_started = True
         _last = self
-        if show_progress and self.rows:
-            self._progress = ProgressBar(len(self.rows), show=True)
         if self.engine is None:
-            self.tally(RunFinished(how="done"))
-            self._settled()
             return
         with _lock:
+            _unsettled.difference_update([r for r in _unsettled if r.engine and r.engine.finished.is_set()])
             _unsettled.add(self)
-        threading.Thread(target=self._close_books, name="lmsyz-run", daemon=True).start()
         self.engine.start()
 
     def pause(self) -> None:
@@ -113,20 +111,27 @@ class Run:
             self.engine.stop()
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait for the end, painting the progress bar; return whether it has come.
+        """Wait for the end, painting a progress bar where one is wanted; return whether it has come.
 
         Parameters
         ----------
         timeout : float, optional
             Seconds to wait at most.
+
+        Returns
+        -------
+        bool
         """
+        self.start()
         until = None if timeout is None else time.monotonic() + timeout
-        finished = self.engine.finished if self.engine else None
-        while finished is not None and not finished.wait(SLICE_S):
-            self._paint()
-            if until is not None and time.monotonic() > until:
-                return False
-        self._close_bar()
+        with ProgressBar(self.counts, show=self.show_progress and len(self.rows) > 0) as bar:
+            try:
+                while self.engine is not None and not self.engine.finished.wait(SLICE_S):
+                    bar.paint(self.counts)
+                    if until is not None and time.monotonic() > until:
+                        return False
+            finally:
+                bar.last(self.counts)
         return True
 
     def result(self, timeout: float | None = None) -> pd.DataFrame:
@@ -148,6 +153,8 @@ class Run:
             The run goes on.
         ProviderError
             The run ended because no request of it could work (a bad key, an unknown model, no credit).
+        CacheError
+            The store could not be written; a note says what is not on disk.
         ExtractionError
             With ``on_error="raise"``, where some rows have no answer.
         RunInterrupted
@@ -158,14 +165,11 @@ class Run:
         except KeyboardInterrupt:
             self.stop()
             raise RunInterrupted(self._interrupt_words()) from None
-        finally:
-            if self.engine is None or self.engine.stopped or self.engine.finished.is_set():
-                self._close_bar()
         if not done:
             raise TimeoutError(f"the run has not ended after {timeout:g} s; it goes on ({self._line()})")
         if self.engine and self.engine.error:
             raise self._told(self.engine.error)
-        return self._frame()
+        return self._by_wish(self.frame())
 
     def __await__(self) -> Any:
         """Wait for the result without blocking the event loop of a notebook: ``await run``."""
@@ -174,6 +178,20 @@ class Run:
         return asyncio.to_thread(self.result).__await__()
 
     # --- reading ----------------------------------------------------------------------------------------------
+
+    def frame(self) -> pd.DataFrame:
+        """Return what has come home so far, aligned; rows still to be asked say ``pending`` in ``ie_error``.
+
+        Returns
+        -------
+        DataFrame
+            All rows, whatever ``on_error`` says; also after an error ended the run.
+        """
+        from lmsyz.frames import answers_frame
+
+        is_over = self.engine is None or self.engine.finished.is_set()
+        answers = self.answers if is_over else dict(self.answers)
+        return answers_frame(self.index, self.rows, answers, self.failures, self.task.schema)
 
     @property
     def counts(self) -> Counts:
@@ -188,7 +206,7 @@ class Run:
     @property
     def failures(self) -> Mapping[bytes, str]:
         """Reasons of failed rows by text key."""
-        return self.engine.failures if self.engine else {}
+        return dict(self.engine.failures) if self.engine else {}
 
     @property
     def errors(self) -> pd.DataFrame:
@@ -196,6 +214,15 @@ class Run:
         from lmsyz.frames import errors_frame
 
         return errors_frame(self.index, self.rows, self.answers, self.failures)
+
+    @property
+    def errors_by_kind(self) -> dict[str, tuple[int, tuple[str, ...]]]:
+        """How many rows failed for each kind of reason, with example row ids (positions where there are none)."""
+        kinds: dict[str, tuple[int, tuple[str, ...]]] = {}
+        for reason, (n, examples) in self.counts.reasons.items():
+            before, shown = kinds.get(reason_word(reason), (0, ()))
+            kinds[reason_word(reason)] = (before + n, (*shown, *examples)[:5])
+        return kinds
 
     def manifest(self) -> dict[str, Any]:
         """Return what a paper's appendix needs to say of this run; no texts, no keys.
@@ -205,11 +232,24 @@ class Run:
         dict
             JSON-able: task with hashes, model as asked and as returned, options, versions, counts, dates, cost.
         """
-        return _manifest(self)
+        return build_manifest(
+            self.task.record,
+            self.counts,
+            self.saved,
+            run_id=self.run_id,
+            started=self.started,
+            how_asked=self.how_asked,
+        )
 
     def manifest_json(self) -> str:
         """Return :meth:`manifest` as indented JSON text."""
         return json.dumps(self.manifest(), indent=2, ensure_ascii=False)
+
+    def save(self, store: Store) -> None:
+        """Write the run and its manifest into the store."""
+        ended = None if self.counts.how == "running" else time.time()
+        manifest = json.dumps(self.manifest(), ensure_ascii=False)
+        store.save_run(self.run_id, self.task_id, self.started, ended, manifest)
 
     def __repr__(self) -> str:
         lines = [f"<lmsyz run {self.run_id}: {self._line()}>"]
@@ -233,10 +273,9 @@ class Run:
 
     # --- inside -----------------------------------------------------------------------------------------------
 
-    def _frame(self) -> pd.DataFrame:
-        from lmsyz.frames import ERROR_COLUMN, answers_frame
+    def _by_wish(self, frame: pd.DataFrame) -> pd.DataFrame:
+        from lmsyz.frames import ERROR_COLUMN
 
-        frame = answers_frame(self.index, self.rows, self.answers, self.failures, self.task.schema)
         bad = frame[ERROR_COLUMN].notna()
         if self.on_error == "drop":
             return frame[~bad]
@@ -245,56 +284,37 @@ class Run:
         return frame
 
     def _failure_words(self, n_bad: int) -> str:
-        reasons = "; ".join(
-            f"{n:,} {reason}{_eg(examples)}" for reason, (n, examples) in self._top_reasons(3)
-        )
+        reasons = "; ".join(f"{n:,} {reason}{_eg(examples)}" for reason, (n, examples) in self._top_reasons(3))
         return (
             f"{n_bad:,} of {len(self.rows):,} rows have no answer: {reasons}. The others are stored in"
             f" {self.cache_path}; the same call asks only these again. The error's .result holds the whole frame."
         )
 
     def _told(self, error: BaseException) -> BaseException:
-        counts = self.counts
-        kept = counts.n_cached + counts.n_ok
-        if isinstance(error, ProviderError) and not getattr(error, "__notes__", None):
+        if isinstance(error, ProviderError) and not any("stored in" in n for n in getattr(error, "__notes__", ())):
             error.add_note(
-                f"The run stopped: {kept:,} of {counts.n_rows:,} rows have an answer and are stored in"
+                f"The run stopped: {self._n_kept:,} of {self.counts.n_rows:,} rows have an answer and are stored in"
                 f" {self.cache_path}; the same call goes on from there."
             )
         return error
 
     def _interrupt_words(self) -> str:
-        counts = self.counts
-        kept = counts.n_cached + counts.n_ok
-        return f"Interrupted: {kept:,} of {counts.n_rows:,} rows are done and stored; run the cell again to continue."
+        return (
+            f"Interrupted: {self._n_kept:,} of {self.counts.n_rows:,} rows are done and stored; run the cell again"
+            " to continue."
+        )
 
-    def _close_books(self) -> None:
-        assert self.engine is not None
-        self.engine.finished.wait()
-        self._settled()
-        with _lock:
-            _unsettled.discard(self)
-
-    def _settled(self) -> None:
-        self.save(self)
-
-    def _paint(self) -> None:
-        if self._progress:
-            self._progress.paint(self.counts)
-
-    def _close_bar(self) -> None:
-        if self._progress:
-            progress, self._progress = self._progress, None
-            progress.close(self.counts)
+    @property
+    def _n_kept(self) -> int:
+        return self.counts.n_cached + self.counts.n_ok
 
     def _line(self) -> str:
         c = self.counts
-        failed = sum(c.n_failed.values())
         parts = [
             f"{c.n_rows:,} rows",
             f"{c.n_cached:,} cached",
             f"{c.n_ok:,} answered",
-            f"{failed:,} without answer",
+            f"{sum(c.n_failed.values()):,} without answer",
         ]
         if c.n_waiting:
             parts.append(f"{c.n_waiting:,} waiting")
@@ -304,11 +324,13 @@ class Run:
         c = self.counts
         asked = f"{self.task.model} at {self.task.endpoint} ({self.task.backend})"
         returned = ", ".join(m for m in c.models if m) or "no reply"
-        tokens = f"{_int(c.input_tokens)} in, {_int(c.output_tokens)} out"
+        sent = f"{c.n_requests:,} sent, {c.n_retries:,} retries, {c.n_reasked:,} rows asked again"
+        if c.n_foreign:
+            sent += f", {c.n_foreign:,} answers under ids that nobody asked about not used"
         facts = [
             ("model", f"{asked}; returned: {returned}"),
-            ("requests", f"{c.n_requests:,} sent, {c.n_retries:,} retries, {c.n_reasked:,} rows asked again"),
-            ("tokens", tokens),
+            ("requests", sent),
+            ("tokens", f"{_int(c.input_tokens)} in, {_int(c.output_tokens)} out"),
             ("cost", _dollars(c.cost)),
             ("saved by the cache", f"{self.saved.n_rows:,} rows, {_dollars(self.saved.cost)}"),
             ("time", f"{c.wall_s:.1f} s"),
@@ -317,16 +339,12 @@ class Run:
         if self.task.endpoint == "sandbox":
             facts.insert(1, ("note", "answers come from the sandbox's rules, not from a language model"))
         if self.n_seed:
-            facts.append(
-                ("seed rows", f"{self.n_seed:,} taken over from a cache that recorded no text and no model")
-            )
+            seed = f"{self.n_seed:,} taken over from a cache that recorded no text and no model"
+            facts.append(("seed rows", seed))
         return facts
 
     def _top_reasons(self, most: int = 8) -> list[tuple[str, tuple[int, tuple[str, ...]]]]:
         return sorted(self.counts.reasons.items(), key=lambda item: -item[1][0])[:most]
-
-    def _json(self) -> str:
-        return canonical_json(self.manifest())
 
 
 def new_run_id() -> str:
@@ -335,78 +353,20 @@ def new_run_id() -> str:
 
 
 def settle_interrupted(cache_path: Path) -> None:
-    """Wait until what an interrupted run still has in flight on this store has landed: it is paid for already."""
+    """Wait until what a stopped run still has in flight on this store has landed: it is paid for already."""
     with _lock:
         waiting = [r for r in _unsettled if r.cache_path == cache_path and r.engine and r.engine.stopped]
+    patience = time.monotonic() + PATIENCE_S
     for run in waiting:
         assert run.engine is not None
         while not run.engine.finished.wait(SLICE_S):
-            pass
-
-
-def _manifest(run: Run) -> dict[str, Any]:
-    c = run.counts
-    record = run.task.record
-    return {
-        "run_id": run.run_id,
-        "backend": record.backend,
-        "api": record.api,
-        "endpoint": record.endpoint,
-        "model_asked": record.model,
-        "models_returned": sorted(m for m in c.models if m),
-        "task_fingerprint": record.fingerprint,
-        "prompt": record.prompt,
-        "prompt_sha256": _sha(record.prompt),
-        "system_prompt_sha256": record.system_hash,
-        "schema": json.loads(record.schema) if record.schema else None,
-        "schema_sha256": record.schema_hash if record.schema else None,
-        "request_options": json.loads(canonical_json(redacted(run.task.options))),
-        "chunk_size": run.chunk_size,
-        "max_workers": run.max_workers,
-        "verify_rows": run.task.verify,
-        "shuffle_seed": 42,
-        "rows": {
-            "total": c.n_rows,
-            "cached": c.n_cached,
-            "answered": c.n_ok,
-            "without_answer": dict(c.n_failed),
-            "taken_from_seed_cache": run.n_seed,
-        },
-        "requests": {"sent": c.n_requests, "retries": dict(c.retries), "outcomes": dict(c.outcomes)},
-        "tokens": {
-            "input": c.input_tokens,
-            "output": c.output_tokens,
-            "input_from_prompt_cache": c.cached_tokens,
-        },
-        "cost_usd": c.cost,
-        "saved_by_cache_usd": run.saved.cost,
-        "wall_s": round(c.wall_s, 3),
-        "started": _date(run.started),
-        "ended": _date(run.started + c.wall_s),
-        "how_it_ended": c.how,
-        "rules_not_a_language_model": record.endpoint == "sandbox",
-        "versions": _versions(),
-    }
-
-
-def _versions() -> dict[str, str]:
-    versions = {"python": platform.python_version()}
-    for package in MANIFEST_PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            versions[package] = "not installed as a package"
-    return versions
-
-
-def _sha(text: str) -> str:
-    import hashlib
-
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def _date(at: float) -> str:
-    return datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds")
+            if time.monotonic() > patience:
+                patience = float("inf")
+                log.warning(
+                    "waiting for requests of the interrupted run %s that are still in flight: they are paid for, and"
+                    " their answers will be used (interrupt again to stop waiting)",
+                    run.run_id,
+                )
 
 
 def _known(value: float | None) -> Any:
@@ -425,11 +385,3 @@ def _int(value: int | None) -> str:
 
 def _eg(examples: tuple[str, ...]) -> str:
     return f" (rows {', '.join(examples[:5])})" if examples else ""
-
-
-def reasons_by_kind(run: Run) -> dict[str, int]:
-    """Return how many rows failed for each kind of reason."""
-    kinds: dict[str, int] = {}
-    for reason, (n, _) in run.counts.reasons.items():
-        kinds[reason_word(reason)] = kinds.get(reason_word(reason), 0) + n
-    return kinds

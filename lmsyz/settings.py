@@ -42,18 +42,10 @@ class Settings(BaseSettings):
     openai_api_key: SecretStr | None = Field(default=None, description="Key of the OpenAI backend.")
     anthropic_api_key: SecretStr | None = Field(default=None, description="Key of the Anthropic backend.")
     openai_base_url: str | None = Field(default=None, description="Where the OpenAI backend sends; with /v1.")
-    anthropic_base_url: str | None = Field(
-        default=None, description="Where the Anthropic backend sends; no /v1."
-    )
-    backend: str = Field(
-        default="openai", validation_alias=_named("backend"), description="openai or anthropic."
-    )
-    model: str | None = Field(
-        default=None, validation_alias=_named("model"), description="Model of that backend."
-    )
-    chunk_size: int = Field(
-        default=5, ge=1, validation_alias=_named("chunk_size"), description="Rows a request."
-    )
+    anthropic_base_url: str | None = Field(default=None, description="Where the Anthropic backend sends; no /v1.")
+    backend: str = Field(default="openai", validation_alias=_named("backend"), description="openai or anthropic.")
+    model: str | None = Field(default=None, validation_alias=_named("model"), description="Model of that backend.")
+    chunk_size: int = Field(default=5, ge=1, validation_alias=_named("chunk_size"), description="Rows a request.")
     max_workers: int | None = Field(
         default=None, ge=1, validation_alias=_named("max_workers"), description="Requests in flight, at most."
     )
@@ -69,15 +61,11 @@ class Settings(BaseSettings):
     tokens_per_minute: float | None = Field(
         default=None, gt=0, validation_alias=_named("tokens_per_minute"), description="A cap of your own."
     )
-    timeout: float = Field(
-        default=600.0, gt=0, validation_alias=_named("timeout"), description="Seconds a call."
-    )
+    timeout: float = Field(default=600.0, gt=0, validation_alias=_named("timeout"), description="Seconds a call.")
     cache_path: Path = Field(
         default=Path("lmsyz_cache.sqlite"), validation_alias=_named("cache_path"), description="The store."
     )
-    progress: bool = Field(
-        default=True, validation_alias=_named("progress"), description="Whether bars are shown."
-    )
+    progress: bool = Field(default=True, validation_alias=_named("progress"), description="Whether bars are shown.")
     sandbox_url: str | None = Field(
         default=None, validation_alias=_named("sandbox_url"), description="Set by lmsyz.sandbox.start()."
     )

@@ -11,8 +11,8 @@ from typing import Any
 import pandas as pd
 
 from lmsyz.cache import SqliteCache
-from lmsyz.extract import OWN_OPTIONS, find_place, make_task
 from lmsyz.frames import read_rows
+from lmsyz.place import find_place, make_task, split_options
 from lmsyz.rows import Rows
 from lmsyz.settings import load_settings
 from lmsyz.store import TaskRecord
@@ -49,30 +49,24 @@ def stale_rows(
 ) -> pd.DataFrame:
     """Return counts by action and reason; see :meth:`df.ie.stale`."""
     settings = load_settings()
+    own, options = split_options(request_options)
     place = find_place(
         settings,
         backend=backend,
         model=model,
-        api=request_options.get("api"),
+        api=own.get("api"),
         api_key=None,
         base_url=base_url,
         client=client,
-        quirks=request_options.get("quirks"),
+        quirks=own.get("quirks"),
     )
-    options = {k: v for k, v in request_options.items() if k not in OWN_OPTIONS}
     task = make_task(place, prompt, schema, verify_rows, options)
     rows = read_rows(df, text_col, id_col, dedupe=dedupe)
     path = Path(settings.cache_path if cache_path is None else cache_path)
-    reasons = (
-        _reasons(path, task, rows, ignore_prompt_hash)
-        if path.exists()
-        else [NEW if k else "" for k in rows.keys]
-    )
+    reasons = _reasons(path, task, rows, ignore_prompt_hash) if path.exists() else [NEW if k else "" for k in rows.keys]
     counts: Counter[tuple[str, str]] = Counter()
     for key, reason in zip(rows.keys, reasons, strict=True):
-        counts[
-            ("skip", "empty text") if not key else ("ask", reason) if reason else ("reuse", "same question")
-        ] += 1
+        counts[("skip", "empty text") if not key else ("ask", reason) if reason else ("reuse", "same question")] += 1
     order = sorted(counts.items(), key=lambda item: ({"reuse": 0, "ask": 1, "skip": 2}[item[0][0]], -item[1]))
     return pd.DataFrame(
         {
@@ -117,12 +111,8 @@ def _nearest(record: TaskRecord, tasks: Sequence[TaskRecord]) -> str:
     """Name what differs from the task that differs least, the newest first."""
     best: list[str] = []
     for other in tasks:
-        differs = [
-            why for why, parts in PARTS.items() if any(getattr(record, p) != getattr(other, p) for p in parts)
-        ]
-        differs = differs or [
-            "options changed" if record.options_hash != other.options_hash else "prompt changed"
-        ]
+        differs = [why for why, parts in PARTS.items() if any(getattr(record, p) != getattr(other, p) for p in parts)]
+        differs = differs or ["options changed" if record.options_hash != other.options_hash else "prompt changed"]
         if not best or len(differs) < len(best):
             best = differs
     return ", ".join(best) or NEW

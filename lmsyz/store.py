@@ -256,9 +256,7 @@ class Store(Protocol):
     def answers_of_run(self, run_id: str) -> Iterator[StoredAnswer]:
         """Go through the answers that a run brought home, in the order they came."""
 
-    def page_answers(
-        self, *, after_id: int = 0, limit: int = 50, task_id: int | None = None
-    ) -> list[StoredAnswer]:
+    def page_answers(self, *, after_id: int = 0, limit: int = 50, task_id: int | None = None) -> list[StoredAnswer]:
         """Return the next answers after a number, oldest first."""
 
     def close(self) -> None:

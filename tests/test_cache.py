@@ -147,8 +147,7 @@ def test_chunks_are_written_all_or_nothing(cache: SqliteCache) -> None:
 def test_many_chunks_of_different_tasks_keep_their_own_exchanges(cache: SqliteCache) -> None:
     ids = [cache.task_id(task(model=f"m-{i}")) for i in range(3)]
     chunks = [
-        (ids[i % 3], exchange(provider_request_id=f"req_{i}"), [answer(f"t{i}"), answer(f"u{i}")])
-        for i in range(250)
+        (ids[i % 3], exchange(provider_request_id=f"req_{i}"), [answer(f"t{i}"), answer(f"u{i}")]) for i in range(250)
     ]
     numbers = cache.put_chunks(chunks)
     assert len(set(numbers)) == 250
@@ -169,9 +168,7 @@ def test_many_chunks_of_different_tasks_keep_their_own_exchanges(cache: SqliteCa
 @pytest.mark.parametrize("ascii_only", [True, False])
 def test_a_body_comes_back_byte_for_byte(cache: SqliteCache, user: str, ascii_only: bool) -> None:
     message = json.dumps(user, ensure_ascii=ascii_only)
-    body = (
-        f'{{"model":"m","messages":[{{"role":"system","content":"Ж {user!r:.0}"}},{{"content":{message}}}]}}'
-    )
+    body = f'{{"model":"m","messages":[{{"role":"system","content":"Ж {user!r:.0}"}},{{"content":{message}}}]}}'
     sent = exchange(body=body, user=message, reply="réponse \u2028")
     assert cache.request(cache.put_chunk(cache.task_id(task()), sent, [])) == sent
 
@@ -197,9 +194,7 @@ def test_what_bodies_have_in_common_is_stored_once(cache: SqliteCache) -> None:
 
 def test_bodies_of_different_tasks_are_not_mixed_up(cache: SqliteCache) -> None:
     number = cache.task_id(task())
-    sent = [
-        exchange(body=f'{{"model":"m-{i % 3}","content":"row {i}"}}', user=f'"row {i}"') for i in range(12)
-    ]
+    sent = [exchange(body=f'{{"model":"m-{i % 3}","content":"row {i}"}}', user=f'"row {i}"') for i in range(12)]
     numbers = cache.put_chunks([(number, s, []) for s in sent[:7]])
     numbers += [cache.put_chunk(number, s, []) for s in sent[7:]]
     assert [cache.request(n) for n in numbers] == sent
@@ -279,12 +274,7 @@ def test_only_the_newest_answer_counts_as_saved_and_nothing_found_is_free(cache:
     cache.put_chunk(number, exchange(cost=None), [answer("a")])
     cache.put_chunk(number, exchange(cost=0.25), [answer("a")])
     assert cache.saved([number], [key("a")]).cost == 0.25
-    assert (
-        cache.saved([number], [])
-        == cache.saved([number], [key("z")])
-        == cache.saved([], [key("a")])
-        == Saved()
-    )
+    assert cache.saved([number], []) == cache.saved([number], [key("z")]) == cache.saved([], [key("a")]) == Saved()
 
 
 def test_savings_are_summed_over_thousands_of_exchanges(cache: SqliteCache) -> None:
@@ -315,9 +305,7 @@ def test_a_run_is_written_down_and_updated(cache: SqliteCache) -> None:
 def test_the_answers_of_a_run_are_read_back_in_order(cache: SqliteCache) -> None:
     one, two = cache.task_id(task()), cache.task_id(task(model="m-2"))
     for i in range(0, 2500, 50):
-        cache.put_chunk(
-            one, exchange(run_id="mine", created=float(i)), [answer(str(i + j)) for j in range(50)]
-        )
+        cache.put_chunk(one, exchange(run_id="mine", created=float(i)), [answer(str(i + j)) for j in range(50)])
         cache.put_chunk(two, exchange(run_id="other"), [answer(str(i))])
         cache.put_chunk(one, exchange(run_id="later"), [answer(str(i), "later")])
     found = list(cache.answers_of_run("mine"))

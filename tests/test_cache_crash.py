@@ -76,9 +76,7 @@ def check_whole(path: Path) -> None:
         " HAVING count(a.id) != r.n_answers"
     )
     assert db.execute(torn).fetchall() == []
-    assert db.execute("SELECT count(*) % 10 FROM answers").fetchone() == (
-        0,
-    )  # both chunks of a put, or neither
+    assert db.execute("SELECT count(*) % 10 FROM answers").fetchone() == (0,)  # both chunks of a put, or neither
     db.close()
 
 

@@ -97,9 +97,7 @@ def test_an_adopted_row_belongs_to_one_task(path: Path) -> None:
         assert cache.adopt(one, [("0", key("zero"), '{"x":0}'), ("9", key("nine"), "{}")], "run-1") == {"0"}
         assert cache.answers([one]) == {key("zero"): '{"x":0}'}
         assert cache.seed_rows("a" * 16, ["0", "1", "2"]).keys() == {"1", "2"}
-        assert cache.adopt(two, [("0", key("zero"), '{"x":0}'), ("1", key("one"), '{"x":1}')], "run-2") == {
-            "1"
-        }
+        assert cache.adopt(two, [("0", key("zero"), '{"x":0}'), ("1", key("one"), '{"x":1}')], "run-2") == {"1"}
         assert cache.answers([two]) == {key("one"): '{"x":1}'}
         assert cache.adopt(two, [("0", key("zero"), '{"x":0}')], "run-3") == set()
         origin = cache.request(cache.requests_for_row("0")[0])

@@ -1,0 +1,233 @@
+"""From arguments and settings to where requests go and what is asked; nothing is sent and no file is made."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import SplitResult, urlsplit
+
+from lmsyz.errors import UsageError
+from lmsyz.providers import APIS, BACKENDS, base_url_of
+from lmsyz.providers.models import DEFAULT_MODELS, SANDBOX_MODEL, quirks_of
+from lmsyz.schema import read_schema
+from lmsyz.schema_render import render
+from lmsyz.settings import Settings
+from lmsyz.task import Task
+
+__all__ = ["Place", "find_place", "make_task", "split_options"]
+
+OWN_OPTIONS = ("api", "quirks", "requests_per_minute", "tokens_per_minute")
+# What lmsyz puts into a request itself; an option of that name would break the way back from reply to row.
+RESERVED_OPTIONS = frozenset(
+    [
+        "messages",
+        "input",
+        "system",
+        "instructions",
+        "stream",
+        "stream_options",
+        "response_format",
+        "tools",
+        "tool_choice",
+        "n",
+    ]
+)
+NOT_JSON_OPTIONS = ("timeout",)
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where requests go: backend, API, model, URL and key, as arguments and settings say."""
+
+    backend: str
+    api: str
+    model: str
+    endpoint: str
+    base_url: str | None
+    api_key: str | None
+    client: Any
+    quirks: Mapping[str, Any]
+
+    @property
+    def has_key(self) -> bool:
+        """Whether requests could be sent; a client of the user's own brings its own key."""
+        return self.client is not None or bool(self.api_key)
+
+    def __repr__(self) -> str:
+        return f"<Place {self.backend} {self.api} {self.model} at {self.endpoint}>"  # never the key
+
+
+def split_options(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return lmsyz's own options and those that go into the request, and refuse what lmsyz sends itself.
+
+    Raises
+    ------
+    UsageError
+        An option has the name of a part that lmsyz fills in, or is no JSON.
+    """
+    own = {k: v for k, v in options.items() if k in OWN_OPTIONS}
+    rest = {k: v for k, v in options.items() if k not in OWN_OPTIONS}
+    extra = rest.get("extra_body") or {}
+    if not isinstance(extra, Mapping):
+        raise UsageError(f"extra_body= takes a dict of request fields, got {extra!r:.60}")
+    taken = sorted(RESERVED_OPTIONS & {*rest, *extra})
+    if taken:
+        raise UsageError(
+            f"{taken[0]}= is a part of the request that lmsyz fills in itself: say what to ask with prompt=, the shape"
+            " of an answer with schema="
+        )
+    for name, value in rest.items():
+        if name not in NOT_JSON_OPTIONS:
+            _check_json(name, value)
+    return own, rest
+
+
+def find_place(
+    settings: Settings,
+    *,
+    backend: str | None,
+    model: str | None,
+    api: str | None,
+    api_key: str | None,
+    base_url: str | None,
+    client: Any,
+    quirks: Mapping[str, Any] | None,
+) -> Place:
+    """Decide where requests go.
+
+    Parameters
+    ----------
+    settings : Settings
+        Defaults for what is None.
+    backend, model, api, api_key, base_url, client, quirks
+        As in :meth:`df.ie.extract`.
+
+    Returns
+    -------
+    Place
+
+    Raises
+    ------
+    UsageError
+        The backend or its API is unknown, or the model or URL is none.
+    """
+    backend, api = _wire(settings, backend, api)
+    sandboxed = client is None and base_url is None and settings.sandbox_url is not None
+    if sandboxed:
+        base_url = str(settings.sandbox_url).rstrip("/") + ("/v1" if backend == "openai" else "")
+        api_key = api_key or "sandbox"
+    elif client is None:
+        base_url = base_url or settings.base_url_of(backend)
+        api_key = api_key or settings.key_of(backend)
+    model = _model(settings, backend, model, sandboxed)
+    quirks_of(model, quirks)
+    url = base_url_of(backend, client, base_url)
+    is_local = _is_loopback(url)
+    if is_local and not api_key:
+        api_key = "none"  # a server on this machine wants no key, but the SDK does
+    is_sandbox = sandboxed or (is_local and model.startswith(SANDBOX_MODEL))
+    return Place(
+        backend=backend,
+        api=api,
+        model=model,
+        endpoint="sandbox" if is_sandbox else _endpoint(url),
+        base_url=base_url,
+        api_key=api_key,
+        client=client,
+        quirks=dict(quirks or {}),
+    )
+
+
+def make_task(place: Place, prompt: str, schema: Any, verify_rows: bool, request_options: Mapping[str, Any]) -> Task:
+    """Put together what is asked, and refuse what cannot be.
+
+    Parameters
+    ----------
+    place : Place
+        Where it is asked.
+    prompt, schema, verify_rows
+        As in :meth:`df.ie.extract`.
+    request_options : mapping
+        What goes into the request as it is.
+
+    Returns
+    -------
+    Task
+
+    Raises
+    ------
+    UsageError
+        The prompt is empty, or the schema cannot be read or asked for at this provider.
+    """
+    if not isinstance(prompt, str) or not prompt.strip():
+        raise UsageError(
+            "prompt is empty; say in a sentence what to extract, as in df.ie.extract('Name the acquirer.')"
+        )
+    task = Task(
+        backend=place.backend,
+        api=place.api,
+        endpoint=place.endpoint,
+        model=place.model,
+        prompt=prompt,
+        schema=read_schema(schema),
+        options=dict(request_options),
+        verify=verify_rows,
+    )
+    if task.schema:
+        # Rendered here as well, so that what a provider cannot express is refused before a file is made.
+        render(task.schema, "anthropic" if place.backend == "anthropic" else "openai", verify=verify_rows)
+    return task
+
+
+def _wire(settings: Settings, backend: str | None, api: str | None) -> tuple[str, str]:
+    backend = settings.backend if backend is None else backend
+    if backend not in BACKENDS:
+        raise UsageError(
+            f"unknown backend {backend!r}; use backend='openai' (also for compatible servers, with base_url=...) or"
+            " backend='anthropic'"
+        )
+    api = APIS[backend][0] if api is None else api
+    if api not in APIS[backend]:
+        raise UsageError(f"unknown api={api!r}; the {backend} backend has {' and '.join(map(repr, APIS[backend]))}")
+    return backend, api
+
+
+def _model(settings: Settings, backend: str, model: str | None, sandboxed: bool) -> str:
+    default = settings.model if backend == settings.backend and not sandboxed else None
+    model = model if model is not None else default or (SANDBOX_MODEL if sandboxed else DEFAULT_MODELS[backend])
+    if not isinstance(model, str) or not model.strip():
+        raise UsageError(f"model= takes a model's name, such as {DEFAULT_MODELS[backend]!r}, got {model!r}")
+    return model
+
+
+def _is_loopback(url: str) -> bool:
+    return (_split(url).hostname or "") in LOOPBACK
+
+
+def _split(url: str) -> SplitResult:
+    """Cut an address into its parts, empty ones where it is none."""
+    try:
+        parts = urlsplit(url)
+        _ = parts.port  # read here, since a port that is no number is told of only now
+    except ValueError:
+        return urlsplit("")
+    return parts
+
+
+def _endpoint(url: str) -> str:
+    """Return scheme, host, port and path: never a user, a password or a query."""
+    parts = _split(url)
+    port = f":{parts.port}" if parts.port else ""
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise UsageError(f"base_url={url!r} is no web address; give one like 'http://127.0.0.1:8080/v1'")
+    return f"{parts.scheme}://{parts.hostname}{port}{parts.path.rstrip('/')}"
+
+
+def _check_json(name: str, value: object) -> None:
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"the request option {name}= cannot be sent as JSON: {error}") from error

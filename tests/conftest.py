@@ -1,0 +1,120 @@
+"""What every test has: no host but this machine, none of its settings, and a sandbox where one is wanted."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import socket
+import sqlite3
+from collections.abc import Iterator
+from importlib.metadata import version
+from typing import Any
+
+import pytest
+from hypothesis import settings
+
+PACKAGES = ("pandas", "openai", "anthropic", "ipywidgets", "pydantic", "tenacity")
+SETTINGS = ("OPENAI_", "ANTHROPIC_", "LMSYZ_")
+NO_PROXY = "127.0.0.1,localhost"
+
+settings.register_profile("lmsyz", deadline=None, derandomize=True, database=None)
+settings.load_profile("lmsyz")
+
+_strangers: list[str] = []
+_connect, _connect_ex, _getaddrinfo = socket.socket.connect, socket.socket.connect_ex, socket.getaddrinfo
+
+
+def pytest_report_header() -> str:
+    """Name what the outcome may depend on."""
+    versions = [f"{name} {version(name)}" for name in PACKAGES]
+    return ", ".join([f"SQLite {sqlite3.sqlite_version}", *versions])
+
+
+def is_this_machine(host: object) -> bool:
+    """Whether a host is loopback, by name or address."""
+    if host in (None, "", b"", "localhost", b"localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(str(host)).is_loopback
+    except ValueError:
+        return False
+
+
+def _refuse(host: object) -> None:
+    if is_this_machine(host):
+        return
+    if str(host).endswith(".invalid"):
+        # Reserved never to exist, so a test may use it; what the resolver would say, without asking it.
+        raise socket.gaierror(socket.EAI_NONAME, f"{host} does not exist")
+    # Code under test may well catch this; the guard reads the list once the test is over.
+    _strangers.append(str(host))
+    raise ConnectionRefusedError(f"tests reach this machine only, not {host}")
+
+
+def _guarded_connect(self: socket.socket, address: Any) -> None:
+    if self.family in (socket.AF_INET, socket.AF_INET6):
+        _refuse(address[0])
+    _connect(self, address)
+
+
+def _guarded_connect_ex(self: socket.socket, address: Any) -> int:
+    if self.family in (socket.AF_INET, socket.AF_INET6):
+        _refuse(address[0])
+    return _connect_ex(self, address)
+
+
+def _guarded_getaddrinfo(host: Any, *args: Any, **kwargs: Any) -> Any:
+    _refuse(host)
+    return _getaddrinfo(host, *args, **kwargs)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _loopback_guard() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket.socket, "connect", _guarded_connect)
+        patch.setattr(socket.socket, "connect_ex", _guarded_connect_ex)
+        patch.setattr(socket, "getaddrinfo", _guarded_getaddrinfo)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def strangers() -> Iterator[list[str]]:
+    """The other hosts that this test tried to reach; it fails unless there are none."""
+    _strangers.clear()
+    yield _strangers
+    assert not _strangers, f"the test tried to reach {sorted(set(_strangers))}"
+
+
+@pytest.fixture(autouse=True)
+def clean_env(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    """Take keys, base URLs, lmsyz's settings, proxies, any ``.env`` and the user's own sandbox out of reach."""
+    for name in list(os.environ):
+        if name.startswith(SETTINGS) or name.upper().endswith("_PROXY"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("NO_PROXY", NO_PROXY)
+    monkeypatch.setenv("LMSYZ_SANDBOX_DIR", str(tmp_path / "sandbox"))  # not the developer's own sandbox
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def sandbox_server() -> Iterator[Any]:
+    """The one sandbox of this session; tests take :func:`sandbox`, which is as good as new."""
+    from lmsyz import sandbox as home
+
+    with home.start(fresh=True, default=False) as server:
+        yield server
+
+
+@pytest.fixture
+def sandbox(sandbox_server: Any) -> Any:
+    """A sandbox's handle, without faults, counts or batches from other tests; nobody's default endpoint."""
+    sandbox_server.set_faults()
+    sandbox_server.reset()
+    return sandbox_server
+
+
+@pytest.fixture
+def sandbox_default(sandbox: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The same handle, and calls go there by default."""
+    monkeypatch.setenv("LMSYZ_SANDBOX_URL", sandbox.url)
+    return sandbox

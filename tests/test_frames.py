@@ -1,0 +1,234 @@
+"""From a frame to rows, and from answers to a typed frame with the same index."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lmsyz.errors import UsageError
+from lmsyz.frames import DataFrameIterator, answers_frame, errors_frame, read_rows
+from lmsyz.rows import Rows
+from lmsyz.schema import read_schema
+
+INDEXES = {
+    "unsorted": pd.Index([5, 1, 3]),
+    "strings": pd.Index(["b", "a", "c"], name="firm"),
+    "dates": pd.DatetimeIndex(["2024-01-03", "2024-01-01", "2024-01-02"], name="day"),
+    "duplicated": pd.Index([7, 7, 7]),
+    "multi": pd.MultiIndex.from_tuples([("x", 1), ("x", 2), ("x", 1)], names=["firm", "year"]),
+    "missing labels": pd.Index([1.5, np.nan, np.nan]),
+    "range": pd.RangeIndex(3),
+}
+
+
+def frame_of(rows: Rows, index: pd.Index, answers: list[Any], schema: Any = None) -> pd.DataFrame:
+    stored = {k: json.dumps(a) for k, a in zip(rows.keys, answers, strict=True) if k and a is not None}
+    return answers_frame(index, rows, stored, {}, read_schema(schema))
+
+
+# --- reading ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("null", [None, np.nan, pd.NA, pd.NaT, "", " \n\t", " "])
+def test_a_null_or_blank_text_has_no_key_and_is_not_sent(null: Any) -> None:
+    rows = read_rows(pd.DataFrame({"text": ["a", null]}, dtype=object), "text")
+    assert rows.texts == ["a", None]
+    assert rows.keys[1] == b""
+
+
+@pytest.mark.parametrize("dtype", [object, "string", "category", "str"])
+def test_text_columns_of_every_kind_are_read_alike(dtype: Any) -> None:
+    if dtype == "str" and pd.__version__ < "3":
+        pytest.skip("pandas 2 has no str dtype of its own")
+    rows = read_rows(pd.DataFrame({"text": pd.Series(["a", None, "b"], dtype=dtype)}), "text")
+    assert rows.texts == ["a", None, "b"]
+
+
+def test_values_that_are_no_text_are_sent_as_text() -> None:
+    values = [1, 2.5, True, datetime.date(2024, 1, 2), ["a", 1], {"k": "é"}, "\ud83d"]
+    rows = read_rows(pd.DataFrame({"text": pd.Series(values, dtype=object)}), "text")
+    assert rows.texts == ["1", "2.5", "True", "2024-01-02", '["a", 1]', '{"k": "é"}', "�"]
+
+
+def test_equal_texts_share_a_key_unless_each_is_asked_on_its_own() -> None:
+    df = pd.DataFrame({"text": ["a", "b", "a"]})
+    together, apart = read_rows(df, "text").keys, read_rows(df, "text", dedupe=False).keys
+    assert together[0] == together[2] != together[1]
+    assert len(set(apart)) == 3
+    assert apart[:2] == together[:2]
+
+
+def test_several_columns_are_sent_as_named_fields() -> None:
+    df = pd.DataFrame({"title": ["t", None, None], "body": ["b", "b2", " "], 3: [1, 2, None]}, dtype=object)
+    rows = read_rows(df, ["title", "body", 3])
+    assert rows.named_fields
+    assert [t and json.loads(t) for t in rows.texts] == [
+        {"title": "t", "body": "b", "3": "1"},
+        {"title": None, "body": "b2", "3": "2"},
+        None,
+    ]
+    assert read_rows(df, ["body"]).keys[0] != read_rows(df, "body").keys[0]
+
+
+@pytest.mark.parametrize(
+    ("column", "words"),
+    [
+        ("headline", "has no column 'headline'; it has 'id', 'text'. Say which one with text_col="),
+        (["text", "nope"], "has no column 'nope'"),
+        ([], "names no column"),
+    ],
+)
+def test_a_missing_text_column_is_named_with_those_there_are(column: Any, words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        read_rows(pd.DataFrame({"id": [1], "text": ["a"]}), column)
+
+
+def test_a_text_column_that_is_there_twice_is_refused() -> None:
+    df = pd.DataFrame([["a", "b"]], columns=["text", "text"])
+    with pytest.raises(UsageError, match="2 columns called 'text'"):
+        read_rows(df, "text")
+
+
+@pytest.mark.parametrize(
+    ("ids", "words"),
+    [
+        ([1, None, 3], "null in 1 of 3 rows .first at positions 1."),
+        (["a", " ", "b"], "blank in 1 rows .first at positions 1."),
+        ([1, "1", 2], "1 ids more than once after str.. .first: '1'."),
+        ([*"abcdefg", *"abcdefg"], "7 ids more than once .*first: 'a', 'b', 'c', 'd', 'e'\\)"),
+    ],
+)
+def test_bad_ids_are_refused_by_name(ids: list[Any], words: str) -> None:
+    df = pd.DataFrame({"id": pd.Series(ids, dtype=object), "text": "x"})
+    with pytest.raises(UsageError, match=words):
+        read_rows(df, "text", "id")
+
+
+def test_ids_are_kept_as_text() -> None:
+    assert read_rows(pd.DataFrame({"id": [3, 1], "text": ["a", "b"]}), "text", "id").ids == ["3", "1"]
+
+
+# --- answers ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("index", INDEXES.values(), ids=INDEXES.keys())
+def test_the_answers_have_the_index_order_and_length_of_the_frame(index: pd.Index) -> None:
+    df = pd.DataFrame({"text": ["c", "a", "c"]}, index=index)
+    out = frame_of(read_rows(df, "text"), index, [{"n": 3}, {"n": 1}, {"n": 3}], {"n": int})
+    pd.testing.assert_index_equal(out.index, index, exact=True)
+    assert out["n"].tolist() == [3, 1, 3]
+    assert list(out.columns) == ["n", "ie_error"]
+    assert len(df.join(out)) >= 3
+
+
+def test_columns_are_typed_by_the_schema_with_and_without_rows() -> None:
+    schema = {
+        "tone": ["good", "bad"],
+        "n": int,
+        "x": float,
+        "ok": bool,
+        "s": str,
+        "tags": [str],
+        "who": {"name": str},
+        "level": [1, 2, 3],
+    }
+    answer = {
+        "tone": "bad",
+        "n": 2**60 + 1,
+        "x": 1.0,
+        "ok": True,
+        "s": "é",
+        "tags": ["a"],
+        "who": {"name": "b"},
+        "level": 2,
+    }
+    wanted = ["category", "Int64", "Float64", "boolean", "string", "object", "object", "category", "string"]
+    df = pd.DataFrame({"text": ["a", "b"]})
+    for part, answers in ((df, [answer, None]), (df.iloc[:0], [])):
+        out = frame_of(read_rows(part, "text"), part.index, answers, schema)
+        assert [str(d) for d in out.dtypes] == wanted
+        assert list(out["tone"].cat.categories) == ["good", "bad"]
+    out = frame_of(read_rows(df, "text"), df.index, [answer, None], schema)
+    assert out.loc[0, "n"] == 2**60 + 1
+    assert out.loc[1, ["n", "x", "ok", "s"]].isna().all()
+    assert pd.isna(out.loc[1, "tone"])
+    assert out["tags"].tolist() == [["a"], None]
+
+
+def test_without_a_schema_types_are_drawn_from_the_answers() -> None:
+    df = pd.DataFrame({"text": list("abc")})
+    answers = [{"i": 1, "f": 1, "b": True, "s": "x", "m": 1}, {"i": None, "f": 2.5, "m": "y"}, {"big": 2**70}]
+    out = frame_of(read_rows(df, "text"), df.index, answers)
+    dtypes = {name: str(dtype) for name, dtype in out.dtypes.items()}
+    assert dtypes == {
+        "i": "Int64",
+        "f": "Float64",
+        "b": "boolean",
+        "s": "string",
+        "m": "object",
+        "big": "object",
+        "ie_error": "string",
+    }
+    assert out.loc[2, "big"] == 2**70
+
+
+def test_an_integer_beyond_64_bits_is_kept_rather_than_rounded() -> None:
+    df = pd.DataFrame({"text": ["a"]})
+    out = frame_of(read_rows(df, "text"), df.index, [{"n": 2**70}], {"n": int})
+    assert out["n"].tolist() == [2**70]
+
+
+def test_a_models_own_ie_error_field_does_not_hide_ours() -> None:
+    df = pd.DataFrame({"text": ["a"]})
+    out = frame_of(read_rows(df, "text"), df.index, [{"ie_error": "mine"}])
+    assert out.columns.tolist() == ["ie_error_", "ie_error"]
+    assert out["ie_error"].isna().all()
+
+
+def test_ie_error_is_na_for_good_rows_and_says_why_for_the_others() -> None:
+    df = pd.DataFrame({"text": ["a", None, "b", "c"]})
+    rows = read_rows(df, "text")
+    out = answers_frame(df.index, rows, {rows.keys[0]: "{}"}, {rows.keys[2]: "refused: x"}, None)
+    assert out["ie_error"].isna().tolist() == [True, False, False, False]
+    assert out["ie_error"].tolist()[1:] == ["invalid: empty text", "refused: x", "pending: not asked yet"]
+
+
+@pytest.mark.parametrize("index", INDEXES.values(), ids=INDEXES.keys())
+def test_the_errors_frame_lists_the_rows_without_an_answer_at_their_own_index(index: pd.Index) -> None:
+    df = pd.DataFrame({"id": ["x", "y", "z"], "text": ["a", "b", None]}, index=index)
+    rows = read_rows(df, "text", "id")
+    out = errors_frame(index, rows, {rows.keys[0]: "{}"}, {rows.keys[1]: "refused: it would not"})
+    pd.testing.assert_index_equal(out.index, index[[1, 2]])
+    assert out["position"].tolist() == [1, 2]
+    assert out["row_id"].tolist() == ["y", "z"]
+    assert out["kind"].tolist() == ["refused", "invalid"]
+    none = errors_frame(index, rows, dict.fromkeys(rows.keys, "{}"), {})
+    assert none.empty
+    assert none.columns.tolist() == out.columns.tolist()
+
+
+def test_thousands_of_answers_come_back_in_their_own_rows() -> None:
+    df = pd.DataFrame({"text": [str(i) for i in range(5001)]})
+    out = frame_of(read_rows(df, "text"), df.index, [{"n": i} if i % 3 else None for i in range(5001)], {"n": int})
+    assert [None if pd.isna(v) else int(v) for v in out["n"]] == [i if i % 3 else None for i in range(5001)]
+
+
+# --- the seed's iterator ----------------------------------------------------------------------------
+
+
+def test_the_seeds_iterator_gives_chunks_of_dicts() -> None:
+    df = pd.DataFrame({"id": [1, 2, 3], "text": ["a", "b", "c"]})
+    chunks = DataFrameIterator(df, "id", "text", chunk_size=2)
+    assert list(chunks) == [
+        [{"input_id": "1", "input_text": "a"}, {"input_id": "2", "input_text": "b"}],
+        [{"input_id": "3", "input_text": "c"}],
+    ]
+    assert len(chunks) == 2
+    assert list(DataFrameIterator(df.iloc[:0], "id", "text")) == []
+    with pytest.raises(UsageError, match="chunk_size"):
+        DataFrameIterator(df, "id", "text", chunk_size=0)

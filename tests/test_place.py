@@ -1,0 +1,95 @@
+"""Where requests go, from arguments, settings and the environment; read when a call is made."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lmsyz.errors import UsageError
+from lmsyz.place import Place, find_place, split_options
+from lmsyz.settings import Settings, load_settings
+
+
+def place(**about: Any) -> Place:
+    names = ("backend", "model", "api", "api_key", "base_url", "client", "quirks")
+    return find_place(load_settings(), **(dict.fromkeys(names) | about))
+
+
+def test_a_call_goes_to_the_providers_own_address_by_default() -> None:
+    assert (place().endpoint, place().model, place().api) == ("https://api.openai.com/v1", "gpt-6-luna", "chat")
+    other = place(backend="anthropic")
+    assert (other.endpoint, other.model, other.api) == ("https://api.anthropic.com", "claude-haiku-5-5", "messages")
+    assert not place().has_key
+
+
+def test_arguments_win_over_the_environment_and_the_environment_over_dotenv(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path(".env").write_text("OPENAI_API_KEY=from-file\nOPENAI_BASE_URL=https://file.invalid/v1\nLMSYZ_MODEL=m-file\n")
+    assert (place().api_key, place().endpoint, place().model) == ("from-file", "https://file.invalid/v1", "m-file")
+    monkeypatch.setenv("OPENAI_API_KEY", "from-env")
+    monkeypatch.setenv("LMSYZ_MODEL", "m-env")
+    assert (place().api_key, place().model) == ("from-env", "m-env")
+    assert (place(api_key="arg").api_key, place(model="m-arg").model) == ("arg", "m-arg")
+    assert place(base_url="https://arg.invalid/v1/").endpoint == "https://arg.invalid/v1"
+
+
+def test_settings_are_read_at_each_call_and_the_model_belongs_to_its_backend(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LMSYZ_BACKEND", "anthropic")
+    monkeypatch.setenv("LMSYZ_MODEL", "claude-opus-5-5")
+    assert (place().backend, place().model) == ("anthropic", "claude-opus-5-5")
+    assert place(backend="openai").model == "gpt-6-luna"
+
+
+def test_a_sandbox_that_was_asked_for_is_the_default_and_a_given_address_wins(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LMSYZ_SANDBOX_URL", "http://127.0.0.1:1234")
+    monkeypatch.setenv("LMSYZ_MODEL", "gpt-6-luna")
+    assert (place().endpoint, place().model, place().base_url) == (
+        "sandbox",
+        "sandbox-rules",
+        "http://127.0.0.1:1234/v1",
+    )
+    assert place(backend="anthropic").base_url == "http://127.0.0.1:1234"
+    assert place(base_url="https://real.invalid/v1").endpoint == "https://real.invalid/v1"
+
+
+def test_a_server_on_this_machine_needs_no_key_and_is_not_the_sandbox() -> None:
+    local = place(base_url="http://127.0.0.1:8080/v1", model="llama")
+    assert local.has_key
+    assert local.endpoint == "http://127.0.0.1:8080/v1"
+
+
+def test_no_secret_of_an_address_or_a_key_is_in_the_endpoint_or_a_repr() -> None:
+    found = place(base_url="https://user:secret@host.invalid/v1?sig=secret", api_key="secret")
+    assert found.endpoint == "https://host.invalid/v1"
+    assert "secret" not in repr(found)
+    assert "secret" not in repr(Settings(_env_file=None, openai_api_key="secret"))
+
+
+@pytest.mark.parametrize("url", ["localhost:8080", "ftp://x/y", "http://", "nonsense", "http://[::1"])
+def test_what_is_no_web_address_is_refused(url: str) -> None:
+    with pytest.raises(UsageError, match="no web address"):
+        place(base_url=url)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("LMSYZ_CHUNK_SIZE", "0"), ("LMSYZ_CHUNK_SIZE", "many"), ("LMSYZ_TIMEOUT", "-1"), ("LMSYZ_PROGRESS", "loud")],
+)
+def test_a_bad_setting_is_named_and_its_value_is_not_shown(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(UsageError, match=name) as raised:
+        load_settings()
+    assert f"{value!r}" not in str(raised.value)
+
+
+def test_our_own_options_are_told_from_the_requests() -> None:
+    own, rest = split_options({"api": "responses", "temperature": 0, "requests_per_minute": 5, "timeout": 3})
+    assert own == {"api": "responses", "requests_per_minute": 5}
+    assert rest == {"temperature": 0, "timeout": 3}
+    with pytest.raises(UsageError, match="extra_body= takes a dict"):
+        split_options({"extra_body": "x"})
+    with pytest.raises(UsageError, match="seed= cannot be sent as JSON"):
+        split_options({"seed": float("nan")})

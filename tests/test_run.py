@@ -1,0 +1,263 @@
+"""What a run tells: counts, cost, errors by kind, the manifest of a paper's appendix, and safe pictures of it."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+import lmsyz
+from lmsyz.events import ChunkDone, RequestRetried, RequestSent, RowsFailed, RunFinished, RunStarted, emit
+from lmsyz.report import REASONS_KEPT, Tally
+from lmsyz.run import Run
+
+PROMPT = "Classify the tone."
+SCHEMA = {"tone": ["positive", "neutral", "negative"]}
+HOSTILE = '<img src=x onerror="alert(1)">\'"&'
+
+
+def frame(n: int = 10) -> pd.DataFrame:
+    return pd.DataFrame({"text": [f"A wonderful day, number {i}." for i in range(n)]})
+
+
+def last() -> Run:
+    run = lmsyz.last_run()
+    assert run is not None
+    return run
+
+
+def chunk_done(**changes: Any) -> ChunkDone:
+    facts: dict[str, Any] = {
+        "n_ok": 1,
+        "n_reasked": 0,
+        "n_foreign": 0,
+        "outcome": "ok",
+        "input_tokens": 10,
+        "output_tokens": 5,
+        "cached_tokens": 0,
+        "cost": 0.5,
+        "latency_s": 1.0,
+        "model": "m-1",
+    }
+    return ChunkDone(**(facts | changes))
+
+
+# --- the tally --------------------------------------------------------------------------------------
+
+
+def test_a_tally_counts_what_it_is_told() -> None:
+    tally = Tally()
+    tally(RunStarted(n_rows=20, n_cached=3, n_empty=2, n_asked=15))
+    for _ in range(3):
+        tally(RequestSent())
+    tally(RequestRetried(kind="rate_limited", wait_s=1.5))
+    tally(chunk_done(n_ok=5, n_reasked=2, n_foreign=1, outcome="partial"))
+    tally(chunk_done(n_ok=4))
+    tally(RowsFailed(n_rows=2, reason="missing: x", examples=("a", "b")))
+    counts = tally.counts()
+    assert (counts.n_ok, counts.n_done, counts.n_waiting, counts.n_reasked, counts.n_foreign) == (9, 16, 4, 2, 1)
+    assert (counts.n_requests, counts.n_replies, counts.n_retries, counts.waited_s) == (3, 2, 1, 1.5)
+    assert (counts.input_tokens, counts.output_tokens, counts.cost) == (20, 10, 1.0)
+    assert counts.n_failed == {"invalid": 2, "missing": 2}
+    assert counts.reasons["missing: x"] == (2, ("a", "b"))
+    assert counts.how == "running"
+    tally(RunFinished(how="done"))
+    assert tally.counts().wall_s == tally.counts().wall_s
+
+
+@pytest.mark.parametrize("unknown", [{"cost": None}, {"input_tokens": None}, {"output_tokens": None}], ids=str)
+def test_one_unknown_makes_a_sum_unknown_and_never_smaller(unknown: dict[str, None]) -> None:
+    tally = Tally()
+    for event in (chunk_done(), chunk_done(**unknown), chunk_done()):
+        tally(event)
+    assert getattr(tally.counts(), next(iter(unknown))) is None
+
+
+def test_reasons_that_quote_the_model_do_not_grow_without_bound_nor_get_lost() -> None:
+    tally = Tally()
+    for i in range(REASONS_KEPT + 50):
+        tally(RowsFailed(n_rows=1, reason=f"invalid: {i}"))
+    reasons = tally.counts().reasons
+    assert reasons["invalid: other reasons"][0] == 50
+    assert sum(n for n, _ in reasons.values()) == REASONS_KEPT + 50
+
+
+def test_rows_that_failed_for_one_cause_are_counted_together() -> None:
+    tally = Tally()
+    for value in ("'two'", "'three'"):
+        tally(RowsFailed(n_rows=1, reason=f"invalid: field 'n' is text (got {value})", examples=(value,)))
+    assert tally.counts().reasons == {"invalid: field 'n' is text": (2, ("'two'", "'three'"))}
+
+
+def test_an_observer_that_fails_harms_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    tally = Tally()
+
+    def broken(event: object) -> None:
+        raise ZeroDivisionError
+
+    emit([broken, tally], RequestSent())
+    assert tally.counts().n_requests == 1
+    assert "an observer failed on RequestSent" in caplog.text
+
+
+# --- a run ------------------------------------------------------------------------------------------
+
+
+def test_a_run_tells_what_it_did(sandbox_default: Any) -> None:
+    frame().ie.extract(PROMPT, schema=SCHEMA, chunk_size=4)
+    counts = last().counts
+    assert (counts.n_rows, counts.n_ok, counts.n_cached, counts.n_requests, counts.how) == (10, 10, 0, 3, "done")
+    assert counts.input_tokens
+    assert counts.output_tokens
+    assert counts.models == {"sandbox-rules": 3}
+    assert last().cost is pd.NA
+    text = repr(last())
+    for word in ("10 rows", "3 sent", "sandbox-rules", "<NA> (price unknown)", "lmsyz_cache.sqlite", "rules"):
+        assert word in text
+    df = frame(12)
+    df.ie.extract(PROMPT, schema=SCHEMA)
+    assert last().saved.n_rows == 10
+    assert "10 cached" in repr(last())
+
+
+def test_errors_are_a_frame_and_counted_by_kind(sandbox_default: Any) -> None:
+    sandbox_default.set_faults(refused=0.3)
+    df = frame(30).assign(firm=[f"f{i}" for i in range(30)])
+    df.loc[3, "text"] = None
+    out = df.ie.extract(PROMPT, schema=SCHEMA, id_col="firm")
+    errors = last().errors
+    assert errors.index.tolist() == out.index[out["ie_error"].notna()].tolist()
+    assert errors["reason"].tolist() == out.loc[out["ie_error"].notna(), "ie_error"].tolist()
+    assert errors["row_id"].tolist() == [f"f{i}" for i in errors["position"]]
+    kinds = last().errors_by_kind
+    assert kinds["invalid"][0] == 1
+    assert kinds["refused"][0] == (errors["kind"] == "refused").sum() > 0
+    assert set(kinds["refused"][1]) <= set(errors["row_id"])
+
+
+def test_the_manifest_says_what_an_appendix_needs_and_holds_no_text_and_no_key(sandbox_default: Any) -> None:
+    headers = {"x-api-key": "secret-header", "x-team": "finance"}
+    frame(5).ie.extract(
+        PROMPT, schema=SCHEMA, api_key="secret-key", temperature=0, extra_headers=headers, cache_path="a.sqlite"
+    )
+    manifest = last().manifest()
+    text = last().manifest_json()
+    assert json.loads(text) == json.loads(json.dumps(manifest))
+    assert manifest["model_asked"] == "sandbox-rules"
+    assert manifest["models_returned"] == ["sandbox-rules"]
+    assert manifest["prompt"] == PROMPT
+    assert len(manifest["prompt_hash"]) == 16
+    assert re.fullmatch("[0-9a-f]{64}", manifest["schema_sha256"])
+    assert manifest["schema"]["properties"]["tone"]["enum"] == ["positive", "neutral", "negative"]
+    assert manifest["request_options"]["temperature"] == 0
+    assert manifest["request_options"]["extra_headers"]["x-team"] == "finance"
+    assert manifest["rows"] == {"total": 5, "cached": 0, "answered": 5, "without_answer": {}}
+    assert manifest["versions"]["pandas"] == pd.__version__
+    assert manifest["how_it_ended"] == "done"
+    assert manifest["cost_usd"] is None
+    assert manifest["rules_not_a_language_model"] is True
+    assert "secret" not in text
+    assert "wonderful" not in text
+    assert b"secret" not in Path("a.sqlite").read_bytes()
+
+
+def test_a_run_can_be_read_back_from_the_store_long_after(sandbox_default: Any) -> None:
+    frame(5).ie.extract(PROMPT, schema=SCHEMA, cache_path="a.sqlite")
+    run = last()
+    with lmsyz.SqliteCache("a.sqlite", read_only=True) as cache:
+        stored = cache.run(run.run_id)
+        assert stored is not None
+        assert stored.ended is not None
+        assert json.loads(stored.manifest) == json.loads(json.dumps(run.manifest()))
+        assert len(list(cache.answers_of_run(run.run_id))) == 5
+        assert [r.run_id for r in cache.runs()] == [run.run_id]
+
+
+def test_nothing_hostile_reaches_the_html_of_a_run(sandbox_default: Any) -> None:
+    df = frame(3).assign(firm=[HOSTILE, HOSTILE + "2", "c"])
+    df.loc[0, "text"] = "wonderful " + HOSTILE
+    sandbox_default.set_faults(refused=1.0)
+    df.ie.extract(PROMPT + HOSTILE, schema=SCHEMA, id_col="firm")
+    shown = last()._repr_html_()
+    assert "&lt;img src=x onerror=" in shown
+    assert "<img" not in shown
+    assert 'onerror="' not in shown
+
+
+def test_a_run_that_is_awaited_gives_its_frame(sandbox_default: Any) -> None:
+    import asyncio
+
+    async def main() -> pd.DataFrame:
+        return await frame(4).ie.extract(PROMPT, schema=SCHEMA, background=True)
+
+    assert len(asyncio.run(main())) == 4
+
+
+def test_answers_that_cannot_be_stored_stop_the_run_and_stay_in_the_kernel(
+    sandbox_default: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: object, chunks: object) -> list[int]:
+        raise lmsyz.errors.CacheError("the disk is full")
+
+    monkeypatch.setattr(lmsyz.SqliteCache, "put_chunks", full)
+    with pytest.raises(lmsyz.LmsyzError, match="the disk is full") as raised:
+        frame(100).ie.extract(PROMPT, schema=SCHEMA, max_workers=2)
+    n_home = int(last().frame()["ie_error"].isna().sum())
+    assert 5 <= n_home == sandbox_default.stats()["n_rows"] < 100
+    assert f"{n_home} answers are paid for and not on disk" in " ".join(raised.value.__notes__)
+
+
+def test_answers_that_could_not_be_stored_at_first_are_stored_in_the_end(
+    sandbox_default: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put, calls = lmsyz.SqliteCache.put_chunks, []
+
+    def busy_once(self: lmsyz.SqliteCache, chunks: Any) -> list[int]:
+        calls.append(len(chunks))
+        if len(calls) == 1:
+            raise lmsyz.errors.CacheError("the file was locked")
+        return put(self, chunks)
+
+    monkeypatch.setattr(lmsyz.SqliteCache, "put_chunks", busy_once)
+    with pytest.raises(lmsyz.LmsyzError, match="the file was locked"):
+        frame(100).ie.extract(PROMPT, schema=SCHEMA, max_workers=2)
+    asked = sandbox_default.stats()["n_rows"]
+    frame(100).ie.extract(PROMPT, schema=SCHEMA, max_workers=2)
+    assert last().counts.n_cached == asked > 0
+
+
+# --- progress ---------------------------------------------------------------------------------------
+
+
+def test_the_bar_counts_rows_and_says_cached_and_failed(
+    sandbox_default: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    frame(4).ie.extract(PROMPT, schema=SCHEMA, progress=False)
+    assert capsys.readouterr() == ("", "")
+    df = frame(6)
+    df.loc[5, "text"] = None
+    df.ie.extract(PROMPT, schema=SCHEMA, progress=True)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert re.search(r"6/6 .*row.*cached=4, failed=1", err.split("\r")[-1])
+
+
+def test_the_bar_is_closed_when_a_run_fails(sandbox_default: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    from tqdm import tqdm
+
+    with pytest.raises(lmsyz.LmsyzError):
+        frame(4).ie.extract(PROMPT, schema=SCHEMA, model="sandbox-rules-nope", progress=True)
+    assert "failed=4" in capsys.readouterr().err
+    assert not list(tqdm._instances)
+
+
+def test_the_environment_can_switch_bars_off(
+    sandbox_default: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("LMSYZ_PROGRESS", "false")
+    frame(2).ie.extract(PROMPT, schema=SCHEMA)
+    assert capsys.readouterr().err == ""
