@@ -67,9 +67,12 @@ class Judge:
         Rows in a request, at most.
     n_workers : int
         Requests in flight, at most: so many may fail at once in one outage.
+    patience_s : float
+        A provider that asks to wait for longer, as at the end of a day's quota, ends the run.
     """
 
-    def __init__(self, *, chunk_size: int, n_workers: int) -> None:
+    def __init__(self, *, chunk_size: int, n_workers: int, patience_s: float = 600.0) -> None:
+        self._patience_s = patience_s
         self._max_asks = ASKS_PER_ROW + math.ceil(math.log2(max(chunk_size, 1)))
         self._n_workers = n_workers
         self._asks: dict[int, int] = {}
@@ -142,7 +145,11 @@ class Judge:
 
     def _unavailable(self, positions: Positions, reason: str, error: ProviderError) -> Verdict:
         self._unavailable_in_a_row += 1
-        hopeless = not self._any_success or self._unavailable_in_a_row > self._n_workers
+        hopeless = (
+            not self._any_success
+            or self._unavailable_in_a_row > self._n_workers
+            or (error.retry_after or 0.0) > self._patience_s
+        )
         return Verdict(failed=[(positions, reason)], fatal=error if hopeless else None)
 
     def _refused(self, positions: Positions, error: LmsyzError) -> Verdict:

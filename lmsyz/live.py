@@ -123,7 +123,9 @@ class LiveEngine:
         self._unstored: list[ChunkRecord] = []
         self._pricer = Pricer(task.backend, task.endpoint, task.model)
         self._n_workers = max(1, min(options.max_workers, len(plan.ask)))
-        self._judge = Judge(chunk_size=options.chunk_size, n_workers=self._n_workers)
+        self._judge = Judge(
+            chunk_size=options.chunk_size, n_workers=self._n_workers, patience_s=options.policy.max_time_s
+        )
         self._fresh = chunk_positions(
             rows,
             plan.ask,

@@ -10,7 +10,8 @@ from urllib.parse import SplitResult, urlsplit
 
 from lmsyz.errors import UsageError
 from lmsyz.providers import APIS, BACKENDS, base_url_of
-from lmsyz.providers.models import DEFAULT_MODELS, SANDBOX_MODEL, quirks_of
+from lmsyz.providers.base import body_options, call_options
+from lmsyz.providers.models import DEFAULT_MODELS, SANDBOX_MODEL, check_options, quirks_of
 from lmsyz.schema import read_schema
 from lmsyz.schema_render import render
 from lmsyz.settings import Settings
@@ -160,12 +161,14 @@ def make_task(place: Place, prompt: str, schema: Any, verify_rows: bool, request
     Raises
     ------
     UsageError
-        The prompt is empty, or the schema cannot be read or asked for at this provider.
+        The prompt is empty, an option cannot be, or the schema cannot be read or asked for at this provider.
     """
     if not isinstance(prompt, str) or not prompt.strip():
         raise UsageError(
             "prompt is empty; say in a sentence what to extract, as in df.ie.extract('Name the acquirer.')"
         )
+    check_options(place.model, body_options(request_options), quirks_of(place.model, place.quirks))
+    call_options(request_options, deadline_s=1.0)
     task = Task(
         backend=place.backend,
         api=place.api,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,6 +18,7 @@ from lmsyz.judge import Positions
 from lmsyz.ladder import Ladder
 from lmsyz.providers.base import Call, Form, JsonObject, Provider, Raw, Reply, Usage, dump_body
 from lmsyz.ratelimit import Limiter
+from lmsyz.ratelimit_headers import retry_after_s
 from lmsyz.retry import RetryEvent, RetryPolicy, Stopped, call_with_retry
 from lmsyz.rows import Chunk, Rows, estimate_tokens, make_chunk
 from lmsyz.task import Task
@@ -109,18 +111,29 @@ class Asker:
     def _exchange_as(self, chunk: Chunk, form: Form) -> Exchange:
         body = self._provider.build(self._task, chunk.user, form)
         attempts = itertools.count()
+        queued_s = 0.0
 
         def once() -> tuple[Raw, Reply]:
+            nonlocal queued_s
             next(attempts)
+            queued_s += self._queue(chunk)
             return self._send(body, chunk)
 
-        raw, reply = call_with_retry(once, policy=self._policy, stop=self._stop, on_retry=self._tell_retry)
+        raw, reply = call_with_retry(
+            once,
+            policy=self._policy,
+            stop=self._stop,
+            on_retry=self._tell_retry,
+            # Waiting for its turn is no fault of a request, so it does not use up its time.
+            clock=lambda: time.monotonic() - queued_s,
+        )
         settled = settle(self._task, chunk, reply)
-        if settled.readable:
+        if settled.good:
             self._ladder.worked(form)
-            self._limiter.open()
-        else:
+        elif not settled.readable:
             self._ladder.unreadable(form)
+        if settled.readable:
+            self._limiter.open()
         return Exchange(
             chunk=chunk,
             form=form,
@@ -131,10 +144,17 @@ class Asker:
             attempts=next(attempts),
         )
 
-    def _send(self, body: JsonObject, chunk: Chunk) -> tuple[Raw, Reply]:
-        estimate = self._prompt_tokens + chunk.tokens
-        if not self._limiter.acquire(estimate):
+    def _queue(self, chunk: Chunk) -> float:
+        """Wait for this request's turn, and return for how long."""
+        queued_at = time.monotonic()
+        if not self._limiter.acquire(self._tokens(chunk)):
             raise Stopped
+        return time.monotonic() - queued_at
+
+    def _tokens(self, chunk: Chunk) -> int:
+        return self._prompt_tokens + chunk.tokens
+
+    def _send(self, body: JsonObject, chunk: Chunk) -> tuple[Raw, Reply]:
         emit(self._observers, RequestSent())
         headers, outcome, wait, used = None, "other", None, None
         sent_at = self._limiter.now()
@@ -144,7 +164,8 @@ class Asker:
             reply = self._provider.parse(raw.text)
             used = _total(reply.usage)
         except ProviderError as error:
-            headers, wait = headers or error.headers, error.retry_after
+            headers = headers or error.headers
+            wait = error.retry_after if error.retry_after is not None else retry_after_s(headers)
             if isinstance(error, (RateLimitError, UnavailableError)):
                 outcome = "rate_limited" if isinstance(error, RateLimitError) else "unavailable"
             raise
@@ -154,7 +175,7 @@ class Asker:
                 outcome=outcome,
                 retry_after=wait,
                 tokens_used=used,
-                tokens_estimated=estimate,
+                tokens_estimated=self._tokens(chunk),
                 sent_at=sent_at,
             )
         return raw, reply

@@ -95,6 +95,12 @@ def test_a_failure_that_passes_ends_the_run_only_before_the_first_success_or_whe
         made.reply((9,), GOOD)
 
 
+def test_a_provider_that_asks_to_wait_for_hours_ends_the_run() -> None:
+    minutes, hours = RateLimitError("slow", retry_after=300.0), RateLimitError("slow", retry_after=7200.0)
+    assert judge().error((1,), minutes).fatal is None
+    assert judge().error((1,), hours).fatal is hours
+
+
 @pytest.mark.parametrize("error", [TooLongError("long"), BlockedError("policy"), RequestError("odd")])
 def test_a_refused_request_is_split_down_to_the_row_that_spoils_it(error: Exception) -> None:
     made = judge()
