@@ -37,6 +37,25 @@ class Lookup(CacheFile):
         """
         return self._newest("answer", task_ids, keys)
 
+    def reuse(self, task_ids: Sequence[int], keys: Collection[bytes]) -> tuple[dict[bytes, str], Saved]:
+        """Return :meth:`answers` and :meth:`saved` from one reading.
+
+        Parameters
+        ----------
+        task_ids : sequence of int
+            The tasks.
+        keys : collection of bytes
+            The texts' keys.
+
+        Returns
+        -------
+        tuple of dict and Saved
+        """
+        found = self._newest("request_id || ':' || answer", task_ids, keys)
+        parted = [value.partition(":") for value in found.values()]
+        requests = Counter(int(request) for request, _, _ in parted)
+        return dict(zip(found, [answer for _, _, answer in parted], strict=True)), self._cost_of(requests)
+
     def saved(self, task_ids: Sequence[int], keys: Collection[bytes]) -> Saved:
         """Return what answers cost when they were bought: each its share of its exchange.
 
@@ -51,7 +70,10 @@ class Lookup(CacheFile):
         -------
         Saved
         """
-        asked = Counter(self._newest("request_id", task_ids, keys).values())
+        return self._cost_of(Counter(map(int, self._newest("request_id", task_ids, keys).values())))
+
+    def _cost_of(self, asked: Mapping[int, int]) -> Saved:
+        """Sum up exchanges, each times the answers of it that are used."""
         sums = [0, 0, 0.0, 0.0, 0.0]
         share = "sum(n * %s * 1.0 / max(n_answers, 1))"
         with self._reading() as db:
@@ -61,7 +83,7 @@ class Lookup(CacheFile):
                     f"WITH asked(id, n) AS (VALUES {marks(len(part), 2)}) SELECT sum(n),"
                     f" sum(n * (cost IS NULL)), {share % 'cost'}, {share % 'input_tokens'},"
                     f" {share % 'output_tokens'} FROM asked JOIN requests r ON r.id = asked.id",
-                    [int(v) for pair in part for v in pair],
+                    [v for pair in part for v in pair],
                 ).fetchone()
                 sums = [total + (value or 0) for total, value in zip(sums, row, strict=True)]
         return Saved(

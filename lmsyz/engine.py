@@ -7,13 +7,13 @@ asked; it is pure. Neither knows how a request travels.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from lmsyz.errors import MalformedError
 from lmsyz.providers.base import Reply, Stop
 from lmsyz.rows import Chunk, Rows, align, answer_json, read_results, salvage_results
 from lmsyz.schema_check import InvalidAnswer, check
-from lmsyz.store import Store
+from lmsyz.store import Saved, Store
 from lmsyz.task import Task
 
 __all__ = ["EMPTY_TEXT", "Plan", "Settled", "plan", "settle"]
@@ -39,6 +39,8 @@ class Plan:
         Rows of the frame answered from the store, and rows without text.
     n_seed : int
         Rows taken over from a seed package's cache.
+    saved : Saved
+        What the stored answers cost when they were bought.
     """
 
     task_id: int
@@ -48,6 +50,7 @@ class Plan:
     n_cached: int
     n_empty: int
     n_seed: int = 0
+    saved: Saved = field(default_factory=Saved)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,15 +113,21 @@ def plan(
     """
     task_id = store.task_id(task.record)
     keys = {key for key in rows.keys if key}
-    answers: dict[bytes, str] = {}
-    n_seed = 0
+    found = Plan(task_id=task_id, answers={}, ask=[], twins={}, n_cached=0, n_empty=0)
     if not fresh:
-        answers = store.answers(store.reading_tasks(task.record, ignore_prompt), keys)
-        n_seed = _adopt_seed_rows(store, task, rows, task_id, answers, run_id, ignore_prompt)
-    return _sorted_out(rows, task_id, answers, n_seed, n_distinct=len(keys))
+        found.answers, found.saved = store.reuse(store.reading_tasks(task.record, ignore_prompt), keys)
+        found.n_seed = _adopt_seed_rows(store, task, rows, task_id, found.answers, run_id, ignore_prompt)
+    _sort_out(found, rows, n_distinct=len(keys))
+    return found
 
 
-def _sorted_out(rows: Rows, task_id: int, answers: dict[bytes, str], n_seed: int, *, n_distinct: int) -> Plan:
+def _sort_out(found: Plan, rows: Rows, *, n_distinct: int) -> None:
+    """Find out which rows are left to ask."""
+    answers = found.answers
+    if len(answers) == n_distinct:
+        found.n_empty = rows.keys.count(b"")
+        found.n_cached = len(rows) - found.n_empty
+        return
     ask: list[int] = []
     twins: dict[bytes, list[int]] = {}
     n_empty = n_cached = 0
@@ -137,15 +146,7 @@ def _sorted_out(rows: Rows, task_id: int, answers: dict[bytes, str], n_seed: int
                 continue
             first[key] = position
         ask.append(position)
-    return Plan(
-        task_id=task_id,
-        answers=answers,
-        ask=ask,
-        twins=twins,
-        n_cached=n_cached,
-        n_empty=n_empty,
-        n_seed=n_seed,
-    )
+    found.ask, found.twins, found.n_cached, found.n_empty = ask, twins, n_cached, n_empty
 
 
 def _adopt_seed_rows(

@@ -11,13 +11,13 @@ own (swapped) is not either.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import random
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
+from hashlib import sha256
 from typing import Any
 
 from lmsyz.errors import MalformedError
@@ -36,6 +36,7 @@ __all__ = [
     "read_results",
     "salvage_results",
     "text_key",
+    "text_keys",
 ]
 
 ID_FIELD = "input_id"
@@ -115,7 +116,13 @@ def text_key(text: str, *, occurrence: int = 0, named_fields: bool = False) -> b
     True
     """
     mark = f"\0{occurrence}\0{int(named_fields)}" if occurrence or named_fields else ""
-    return hashlib.sha256((text + mark).encode("utf-8", "surrogatepass")).digest()[:16]
+    return sha256((text + mark).encode("utf-8", "surrogatepass")).digest()[:16]
+
+
+def text_keys(texts: Sequence[str | None], *, named_fields: bool = False) -> list[bytes]:
+    """Return :func:`text_key` of many texts that hold no lone surrogates; empty where there is no text."""
+    mark = f"\0{0}\0{1}" if named_fields else ""
+    return [sha256((text + mark).encode()).digest()[:16] if text is not None else b"" for text in texts]
 
 
 def estimate_tokens(text: str) -> int:
