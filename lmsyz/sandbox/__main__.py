@@ -103,7 +103,9 @@ def main() -> None:
         sys.stdout.write(json.dumps({"error": f"port {orders['port']} cannot be used: {error}"}) + "\n")
         return
     holder: list[uvicorn.Server] = []
-    app = make_app(state, orders["token"], lambda: setattr(holder[0], "should_exit", True))
+    folder = Path(orders["state_dir"]) if orders["state_dir"] else None
+    shelf = None if folder is None else folder / "batches"
+    app = make_app(state, orders["token"], lambda: setattr(holder[0], "should_exit", True), shelf)
     config = uvicorn.Config(
         app,
         http=_Protocol,
@@ -118,7 +120,6 @@ def main() -> None:
     server = uvicorn.Server(config)
     holder.append(server)
     entry = registry.Entry(pid=os.getpid(), port=sock.getsockname()[1], token=orders["token"], build=registry.build())
-    folder = Path(orders["state_dir"]) if orders["state_dir"] else None
     if folder is not None:
         registry.write(folder, entry)
     if orders["private"]:

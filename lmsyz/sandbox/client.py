@@ -182,14 +182,30 @@ class Sandbox:
         dict
             ``n_requests`` (to the three endpoints that answer, as they arrive), ``n_by_endpoint`` (answers by path and
             status), ``n_rows`` (rows in the requests that got a reply), ``n_rows_unanswered`` (those that no rule could
-            answer), ``in_flight``, ``max_in_flight``, ``n_faults`` (by kind), ``faults``, ``seed``, ``started``.
+            answer), ``n_batches``, ``n_batch_rows_paid`` and ``batch_rows_paid`` (rows that batches answered, in all
+            and by text), ``in_flight``, ``max_in_flight``, ``n_faults`` (by kind), ``faults``, ``seed``, ``started``.
         """
         stats: dict[str, Any] = self._ask("GET", "/sandbox/stats", None)
         return stats
 
     def reset(self) -> None:
-        """Make it as good as new: no counts, no kept requests, and the faults and seed that it was started with."""
+        """Make it as good as new: no counts, requests or batches, and the faults and seed that it was started with."""
         self._call("reset", {})
+
+    def advance(self, seconds: float) -> None:
+        """Move the clock of batches forward, so that nobody has to wait for one to end.
+
+        Parameters
+        ----------
+        seconds : float
+            By how much.
+        """
+        self._call("advance", {"seconds": seconds})
+
+    def batches(self) -> list[dict[str, Any]]:
+        """Return the batches there are, newest first: id, api, state, created, n_requests, custom_ids."""
+        found: list[dict[str, Any]] = self._call("batches", {})
+        return found
 
     def requests(self, last: int = 100) -> list[dict[str, Any]]:
         """Return the last requests, oldest first: api, path, status, body, and a few headers, never a key.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import json
 from collections.abc import Awaitable, Callable, Mapping
@@ -12,6 +13,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from lmsyz.errors import UsageError
+from lmsyz.sandbox.batches import Shelf
 from lmsyz.sandbox.faults import Faults
 from lmsyz.sandbox.state import State
 from lmsyz.sandbox.wire import LABEL, MODELS, JsonObject
@@ -30,8 +32,9 @@ def json_response(status: int, body: JsonObject, headers: Mapping[str, str]) -> 
 class Control:
     """The sandbox's own endpoints. What changes or reveals something needs the token."""
 
-    def __init__(self, state: State, token: str, stop: Callable[[], None]) -> None:
+    def __init__(self, state: State, shelf: Shelf, token: str, stop: Callable[[], None]) -> None:
         self.state = state
+        self.shelf = shelf
         self.token = token
         self.stop = stop
 
@@ -44,13 +47,26 @@ class Control:
         ]
 
     def _actions(self) -> dict[str, Callable[[JsonObject], Any]]:
-        return {"faults": self._faults, "requests": self._requests, "reset": self._reset, "stop": self._stop}
+        return {
+            "faults": self._faults,
+            "requests": self._requests,
+            "reset": self._reset,
+            "stop": self._stop,
+            "advance": self._advance,
+            "batches": self._batches,
+        }
 
     async def _health(self, request: Request) -> Response:
         return json_response(200, {"service": "lmsyz sandbox", "answers": LABEL, "models": list(MODELS)}, {})
 
     async def _stats(self, request: Request) -> Response:
-        return json_response(200, self.state.stats(), {})
+        paid = await asyncio.to_thread(self.shelf.paid, self.state.seed)
+        batches = {
+            "n_batches": len(self.shelf.batches),
+            "n_batch_rows_paid": paid.total(),
+            "batch_rows_paid": dict(paid),
+        }
+        return json_response(200, self.state.stats() | batches, {})
 
     def _guarded(self, do: Callable[[JsonObject], Any]) -> Callable[[Request], Awaitable[Response]]:
         async def handle(request: Request) -> Response:
@@ -74,6 +90,26 @@ class Control:
 
     def _reset(self, body: JsonObject) -> None:
         self.state.reset()
+        self.shelf.reset()
 
     def _stop(self, body: JsonObject) -> None:
+        self.shelf.close()
         self.stop()
+
+    def _advance(self, body: JsonObject) -> float:
+        self.shelf.advance(float(body["seconds"]))
+        return self.shelf.now()
+
+    def _batches(self, body: JsonObject) -> list[JsonObject]:
+        now = self.shelf.now()
+        return [
+            {
+                "id": batch.id,
+                "api": batch.label,
+                "state": batch.state(now),
+                "created": batch.created,
+                "n_requests": batch.n,
+                "custom_ids": [custom_id for custom_id, _ in self.shelf.requests(batch)],
+            }
+            for batch in self.shelf.newest_first("chat", "responses", "messages")
+        ]

@@ -72,6 +72,28 @@ class Faults:
         The most the model writes, whatever the request allows.
     context_tokens : int or None
         Longer requests are answered 400.
+    batch_s : float
+        Seconds from a batch's creation to its end.
+    batch_expires_at : float or None
+        Share of a batch's requests that are run before it expires; None lets it come to its end.
+    batch_failed : str
+        OpenAI batch that fails after its creation, with this code.
+    token_limit_batches : int
+        OpenAI batches that may be on their way at once; a further one fails for enqueued tokens. 0 is any number.
+    batch_errors : float
+        Share of a batch's requests that end in an error of their own.
+    error_file_only : bool
+        OpenAI batch that completes with nothing but an error file.
+    create_timeout : float
+        Batch that is created without an answer: the connection is closed.
+    upload_dropped : float
+        File whose upload is answered by a closed connection.
+    not_found_after_create : int
+        How many times a new batch is answered 404.
+    broken_download : float
+        Download that ends in the middle.
+    results_gone : bool
+        Results past their retention: 404.
 
     Raises
     ------
@@ -107,6 +129,17 @@ class Faults:
     ignored_forms: tuple[str, ...] = ()
     max_output_tokens: int | None = None
     context_tokens: int | None = None
+    batch_s: float = 3.0
+    batch_expires_at: float | None = None
+    batch_failed: str = ""
+    token_limit_batches: int = 0
+    batch_errors: float = 0.0
+    error_file_only: bool = False
+    create_timeout: float = 0.0
+    upload_dropped: float = 0.0
+    not_found_after_create: int = 0
+    broken_download: float = 0.0
+    results_gone: bool = False
 
     def __post_init__(self) -> None:
         for name in RATES:
@@ -116,8 +149,18 @@ class Faults:
         for name in LIMITS:
             if getattr(self, name) is not None:
                 _check_number(name, getattr(self, name), low=1, high=math.inf, words="a number of at least 1, or None")
-        if not isinstance(self.out_of_quota, bool):
-            raise UsageError(f"out_of_quota={self.out_of_quota!r} must be True or False")
+        for name in SWITCHES:
+            if not isinstance(getattr(self, name), bool):
+                raise UsageError(f"{name}={getattr(self, name)!r} must be True or False")
+        for name in COUNTS:
+            _check_number(name, getattr(self, name), low=0, high=math.inf, words="a number from 0 up")
+        _check_number("batch_s", self.batch_s, low=0, high=DAYS_S, words="seconds from 0 to 30 days")
+        if self.batch_expires_at is not None:
+            _check_number(
+                "batch_expires_at", self.batch_expires_at, low=0, high=1, words="a share from 0 to 1, or None"
+            )
+        if not isinstance(self.batch_failed, str):
+            raise UsageError(f"batch_failed={self.batch_failed!r} must be an error code, or empty")
         for name in ("refused_forms", "ignored_forms"):
             object.__setattr__(self, name, _forms(name, getattr(self, name)))
 
@@ -147,7 +190,11 @@ class Faults:
 REQUEST_FAULTS = ("rate_limited", "overloaded", "server_error", "dropped", "not_a_reply")
 REPLY_FAULTS = ("filtered", "truncated", "malformed")
 ROW_FAULTS = ("refused", "missing", "duplicated", "swapped", "foreign")
-RATES = (*REQUEST_FAULTS, *REPLY_FAULTS, *ROW_FAULTS)
+BATCH_FAULTS = ("batch_errors", "create_timeout", "upload_dropped", "broken_download")
+RATES = (*REQUEST_FAULTS, *REPLY_FAULTS, *ROW_FAULTS, *BATCH_FAULTS)
+SWITCHES = ("out_of_quota", "error_file_only", "results_gone")
+COUNTS = ("token_limit_batches", "not_found_after_create")
+DAYS_S = 30 * 86_400.0
 SECONDS = ("retry_after_s", "latency_s", "latency_jitter_s")
 LIMITS = ("requests_per_minute", "tokens_per_minute", "max_output_tokens", "context_tokens")
 

@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import math
 from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from starlette.applications import Starlette
@@ -17,7 +18,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from lmsyz.sandbox import anthropic_common, openai_common
 from lmsyz.sandbox.anthropic_api import AnthropicMessages
+from lmsyz.sandbox.batch_endpoints import batch_routes
+from lmsyz.sandbox.batches import Shelf
 from lmsyz.sandbox.control import LABEL_HEADER, Control, json_response
+from lmsyz.sandbox.dropping import Dropped
 from lmsyz.sandbox.faults import Draws, Faults
 from lmsyz.sandbox.openai_chat import OpenAIChat
 from lmsyz.sandbox.openai_responses import OpenAIResponses
@@ -31,7 +35,7 @@ LOCAL_HOSTS = ("127.0.0.1", "localhost", "[::1]")
 PORTAL = "<!doctype html><html><head><title>Sign in</title></head><body>Please sign in to the network.</body></html>"
 
 
-def make_app(state: State, token: str, stop: Callable[[], None]) -> ASGIApp:
+def make_app(state: State, token: str, stop: Callable[[], None], folder: Path | None = None) -> ASGIApp:
     """Return the application.
 
     Parameters
@@ -42,13 +46,17 @@ def make_app(state: State, token: str, stop: Callable[[], None]) -> ASGIApp:
         What a control request must carry.
     stop : callable
         Ends the server.
+    folder : Path, optional
+        Where batches lie; without it they end with the process.
     """
     apis: tuple[Api, ...] = (OpenAIChat(), OpenAIResponses(), AnthropicMessages())
+    shelf = Shelf(folder, apis)
     models = _Models(state)
-    control = Control(state, token, stop)
+    control = Control(state, shelf, token, stop)
     routes = [
         *(Route(api.path, _Endpoint(api, state), methods=["POST"]) for api in apis),
         Route("/v1/messages/count_tokens", _CountTokens(state), methods=["POST"]),
+        *batch_routes(state, shelf),
         Route("/v1/models", models.many, methods=["GET"]),
         Route("/v1/models/{id:path}", models.one, methods=["GET"]),
         *control.routes(),
@@ -75,15 +83,6 @@ class _HostCheck:
         await self.app(scope, receive, send)
 
 
-class _Dropped(Response):
-    """Closes the connection without a reply."""
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        scope["state"]["transport"].abort()
-        while (await receive())["type"] != "http.disconnect":
-            pass
-
-
 def _is_anthropic(headers: Mapping[str, str]) -> bool:
     return "anthropic-version" in headers or "x-api-key" in headers
 
@@ -100,7 +99,7 @@ class _Endpoint:
         raw = await request.body()
         with self.state.flight():
             response = await self.answer(raw, request.headers)
-            status = 0 if isinstance(response, _Dropped) else response.status_code
+            status = 0 if isinstance(response, Dropped) else response.status_code
             self.state.keep(self.api.label, self.api.path, raw, request.headers, status)
             await response(scope, receive, send)
 
@@ -168,7 +167,7 @@ class _Endpoint:
                 continue
             self.state.fell(kind)
             if kind == "dropped":
-                return _Dropped()
+                return Dropped()
             if kind == "not_a_reply":
                 return Response(PORTAL, 200, LABEL_HEADER, media_type="text/html")
             raise self.api.failure(kind)

@@ -89,6 +89,10 @@ class State:
             self.in_flight -= 1
             self.last_used = time.monotonic()
 
+    def touch(self) -> None:
+        """Note that somebody is there."""
+        self.last_used = time.monotonic()
+
     def is_cached(self, key: str) -> bool:
         """Return whether a prompt prefix has come before, and remember it."""
         known = key in self._prefixes
