@@ -6,11 +6,12 @@ from functools import lru_cache
 
 from lmsyz.providers.base import Usage
 
-__all__ = ["Pricer"]
+__all__ = ["BATCH_TIER", "Pricer"]
 
 # Tiers at the listed price; "auto" is only ever asked for. The tiers that have a list of their own are named to it.
 USUAL_TIERS = ("", "default", "standard", "auto")
 OTHER_TIERS = ("flex", "priority", "fast")
+BATCH_TIER = "batch"
 
 
 class Pricer:
@@ -44,11 +45,17 @@ class Pricer:
         return _cost(self._endpoint, model or self._asked, usage)
 
 
+def _context(tier: str) -> dict[str, str] | None:
+    if tier == BATCH_TIER:
+        return {"processing": "batch"}
+    return {"service_tier": tier} if tier in OTHER_TIERS else None
+
+
 # An exchange is priced for the store and for the screen.
 @lru_cache(maxsize=4096)
 def _cost(endpoint: str, model: str, usage: Usage) -> float | None:
     tier = usage.service_tier
-    is_priced = endpoint.startswith("https://") and tier in USUAL_TIERS + OTHER_TIERS
+    is_priced = endpoint.startswith("https://") and tier in (*USUAL_TIERS, *OTHER_TIERS, BATCH_TIER)
     if not is_priced or usage.input_tokens is None or usage.output_tokens is None:
         return None
     from genai_prices import Usage as Tokens
@@ -65,7 +72,7 @@ def _cost(endpoint: str, model: str, usage: Usage) -> float | None:
             tokens,
             model_ref=model.removeprefix("models/"),
             provider_api_url=endpoint,
-            price_context={"service_tier": tier} if tier in OTHER_TIERS else None,
+            price_context=_context(tier),
         )
     except (LookupError, ValueError):
         # No list for this endpoint or model; or tokens that cannot be, such as more cached than there were.

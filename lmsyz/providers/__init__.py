@@ -8,9 +8,10 @@ from typing import Any
 
 from lmsyz.errors import MissingKeyError, UsageError
 from lmsyz.providers.base import Provider
+from lmsyz.providers.batches import Batches
 from lmsyz.providers.models import quirks_of
 
-__all__ = ["APIS", "BACKENDS", "base_url_of", "connect", "missing_key_message", "wire"]
+__all__ = ["APIS", "BACKENDS", "base_url_of", "batches_of", "connect", "missing_key_message", "wire"]
 
 APIS = {"openai": ("chat", "responses"), "anthropic": ("messages",)}
 BACKENDS = tuple(APIS)
@@ -84,6 +85,37 @@ def connect(
     # Whoever forgets close() leaves no socket open: the client goes with the provider.
     weakref.finalize(provider, ours.close)
     return provider
+
+
+def batches_of(provider: Provider) -> Batches:
+    """Return the batch API that goes with a provider: the same bodies, the same client.
+
+    Parameters
+    ----------
+    provider : Provider
+        As :func:`connect` makes it; one of :func:`wire` will do to write requests and to read results.
+
+    Returns
+    -------
+    Batches
+
+    Raises
+    ------
+    UsageError
+        The provider is none of ours.
+    """
+    from lmsyz.providers.anthropic import AnthropicProvider
+    from lmsyz.providers.openai import OpenAIProvider
+
+    if isinstance(provider, OpenAIProvider):
+        from lmsyz.providers.openai_batches import OpenAIBatches
+
+        return OpenAIBatches(provider.client, api=provider.api)
+    if isinstance(provider, AnthropicProvider):
+        from lmsyz.providers.anthropic_batches import AnthropicBatches
+
+        return AnthropicBatches(provider.client)
+    raise UsageError(f"{type(provider).__name__} has no batch API; backend= is one of {', '.join(BACKENDS)}")
 
 
 def base_url_of(backend: str, client: Any, base_url: str | None) -> str:

@@ -1,4 +1,4 @@
-"""One body out, one answer back: through an SDK client's plain ``post``, within a deadline, errors made ours.
+"""One body out, one answer back: through an SDK client's plain methods, within a deadline, errors made ours.
 
 The SDK keeps what is its own: keys, headers, base URL, query, Azure's and Bedrock's paths. What is left out is what
 costs most of a call, its parameter transforms and its models (see the error map of each provider for the rest).
@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from lmsyz.errors import ProviderError, RejectedError, UnavailableError, UsageError
 from lmsyz.providers.base import Call, JsonObject, Raw
 from lmsyz.providers.faults import Fault, error_object, hide_keys
 
-__all__ = ["post_once"]
+__all__ = ["QUIET_S", "allow_only", "deadline_of", "errors_made_ours", "file_deadline", "post_once", "send_once"]
 
 # No provider's reply comes near; a body without end must not fill the memory.
 LARGEST_REPLY = 64 * 1024 * 1024
 CONNECT_S = 10.0
 SDK_TIMEOUT_S = 600.0  # of a client that was given none
+SLOWEST_BYTES_PER_S = 32 * 1024  # a file of 200 MB may take 100 minutes
+QUIET_S = 60.0  # within a file, without a byte
 HTTP_LIBRARIES = ("httpx2", "httpx", "httpcore2", "httpcore")
 SDK_ERRORS = ("OpenAIError", "AnthropicError")
 
@@ -60,20 +63,79 @@ def post_once(
     ProviderError
         One of our errors, whatever happened on the way.
     """
+    return send_once(client, "post", path, provider=provider, call=call, error_of=error_of, body=body, stream=True)
+
+
+def send_once(
+    client: Any,
+    method: str,
+    path: str,
+    *,
+    provider: str,
+    call: Call,
+    error_of: Callable[[Fault], ProviderError],
+    n_bytes: int = 0,
+    **arguments: Any,
+) -> Raw:
+    """Do what :func:`post_once` does, by any of an SDK client's methods and with whatever it takes.
+
+    Parameters
+    ----------
+    client, path, provider, call, error_of
+        As for :func:`post_once`.
+    method : str
+        ``"get"``, ``"post"`` or ``"delete"``.
+    n_bytes : int
+        Size of a file that is sent along, which may take its time, see :func:`file_deadline`.
+    **arguments
+        For the SDK's method. With ``stream=True`` the answer is read here, against the clock, and nowhere parsed.
+
+    Returns
+    -------
+    Raw
+    """
+    answer_s = deadline_of(client, call)
+    deadline_s = file_deadline(answer_s, n_bytes)
+    import httpx2
+
+    timeout = httpx2.Timeout(answer_s, connect=min(answer_s, CONNECT_S))
+    options: Any = {"headers": call.headers, "params": call.query, "timeout": timeout}
+    if n_bytes:
+        # A file is read once: after a redirect nothing of it would be left to send.
+        options["follow_redirects"] = False
+    started = time.monotonic()
+    with errors_made_ours(client, provider, error_of, deadline_s):
+        response = getattr(client, method)(path, cast_to=httpx2.Response, options=options, **arguments)
+        return _read(provider, response, started, deadline_s)
+
+
+def deadline_of(client: Any, call: Call) -> float:
+    """Return the seconds that a call may take: as asked for, or else no more than a user's own client allows.
+
+    Raises
+    ------
+    UsageError
+        There is no client to send with.
+    """
     if client is None:
         raise UsageError(
             "this provider was made to build and read only; lmsyz.providers.connect(...) makes one that sends"
         )
-    import httpx2
+    return call.deadline_s if call.is_asked_for else min(call.deadline_s, _own_timeout_s(client))
 
-    deadline_s = call.deadline_s if call.is_asked_for else min(call.deadline_s, _own_timeout_s(client))
-    timeout = httpx2.Timeout(deadline_s, connect=min(deadline_s, CONNECT_S))
-    options: Any = {"headers": call.headers, "params": call.query, "timeout": timeout}
-    started = time.monotonic()
+
+def file_deadline(deadline_s: float, n_bytes: int) -> float:
+    """Return the seconds that a call with a file may take: its own, and what the file needs on a slow line."""
+    return deadline_s + n_bytes / SLOWEST_BYTES_PER_S
+
+
+@contextmanager
+def errors_made_ours(
+    client: Any, provider: str, error_of: Callable[[Fault], ProviderError], deadline_s: float
+) -> Iterator[None]:
+    """Turn whatever an SDK or the network raises into one of our errors; what is no fault of a call stays."""
     try:
-        # Streamed, so that the body is read here, against the clock, and nowhere is it parsed.
-        response = client.post(path, cast_to=httpx2.Response, body=body, options=options, stream=True)
-        return _read(provider, response, started, deadline_s)
+        yield
     except ProviderError:
         raise
     except Exception as error:
@@ -100,7 +162,7 @@ def _read(provider: str, response: Any, started: float, deadline_s: float) -> Ra
     """Read an answer against the clock and a size that a reply can have."""
     until = started + deadline_s
     try:
-        _allow_only(response, until - time.monotonic())
+        allow_only(response, until - time.monotonic())
         text = _text(provider, response.iter_bytes(), until, deadline_s)
         headers = {k.lower(): v for k, v in response.headers.items()}
     finally:
@@ -108,7 +170,7 @@ def _read(provider: str, response: Any, started: float, deadline_s: float) -> Ra
     return Raw(text=text, headers=headers, latency_s=time.monotonic() - started)
 
 
-def _allow_only(response: Any, seconds: float) -> None:
+def allow_only(response: Any, seconds: float) -> None:
     """Let the body be waited for no longer than what is left; a read timeout counts anew from every byte."""
     # The transport looks at this when the body's first byte is asked for.
     timeouts = response.request.extensions.get("timeout")
