@@ -12,6 +12,8 @@ _accessor.register()
 __version__ = "0.1.0"
 
 _HOMES = {
+    "BatchError": "lmsyz.errors",
+    "BatchJob": "lmsyz.batch_job",
     "DataFrameIterator": "lmsyz.frames",
     "ExtractionError": "lmsyz.errors",
     "LmsyzError": "lmsyz.errors",
@@ -21,6 +23,7 @@ _HOMES = {
     "Settings": "lmsyz.settings",
     "SqliteCache": "lmsyz.cache",
     "UsageError": "lmsyz.errors",
+    "batch_jobs": "lmsyz.batch_job",
     "compute_prompt_hash": "lmsyz.task",
     "extract_df": "lmsyz.extract",
     "last_run": "lmsyz.run",

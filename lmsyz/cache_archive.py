@@ -162,6 +162,23 @@ class Archive(CacheFile):
                 StoredRun(run_id=r[0], task_id=r[1], started=r[2], ended=r[3], manifest=r[4]) for r in rows.fetchall()
             ]
 
+    def exchange_names(self, run_id: str) -> set[str]:
+        """Return what the exchanges of a run are called by the provider.
+
+        Parameters
+        ----------
+        run_id : str
+            The run.
+
+        Returns
+        -------
+        set of str
+            The ``provider_request_id`` of each; for a batch, the custom ids of its requests.
+        """
+        with self._reading() as db:
+            sql = "SELECT provider_request_id FROM requests WHERE run_id = ?"
+            return {row[0] for row in db.execute(sql, (run_id,)).fetchall()}
+
     def answers_of_run(self, run_id: str) -> Iterator[StoredAnswer]:
         """Go through the answers that a run brought home.
 

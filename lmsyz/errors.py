@@ -20,6 +20,7 @@ The class decides what happens next, so that the engines never look at status co
     │   ├─ TruncatedError                stopped at the token limit
     │   ├─ RefusedError                  the model refused, or a content filter stopped it
     │   └─ MalformedError                not the JSON that was asked for
+    ├─ BatchError                        a batch job cannot go on by itself; says what to type
     └─ ExtractionError                   on_error="raise": some rows have no answer
 
 One row's trouble is data (``ie_error``); a whole run's trouble is an exception, raised once.
@@ -32,6 +33,7 @@ from collections.abc import Mapping
 from typing import Any
 
 __all__ = [
+    "BatchError",
     "BlockedError",
     "CacheError",
     "ExtractionError",
@@ -162,6 +164,10 @@ class RefusedError(ReplyError):
 
 class MalformedError(ReplyError):
     """The reply is not the JSON that was asked for."""
+
+
+class BatchError(LmsyzError):
+    """A batch job cannot go on by itself: its ledger, its lock, or what the provider knows of it. Nothing was lost."""
 
 
 class ExtractionError(LmsyzError):

@@ -16,8 +16,8 @@ from lmsyz.errors import MissingKeyError, UsageError
 from lmsyz.events import RunFinished, RunStarted
 from lmsyz.frames import ERROR_COLUMN, read_rows
 from lmsyz.live import LiveEngine, LiveOptions
-from lmsyz.place import Place, find_place, make_task, split_options
-from lmsyz.providers import connect, missing_key_message
+from lmsyz.place import Place, connect_place, read_task
+from lmsyz.providers import missing_key_message
 from lmsyz.providers.base import Provider, call_options
 from lmsyz.report import Tally
 from lmsyz.rows import Rows
@@ -65,27 +65,27 @@ def make_run(
     The parameters are those of :meth:`df.ie.extract`. Bad input is refused before a file is made or a request sent.
     """
     settings = load_settings()
-    own, options = split_options(request_options or {})
     if on_error not in ON_ERROR:
         raise UsageError(f"on_error={on_error!r}; use 'keep' (marked in ie_error), 'drop' or 'raise'")
-    place = find_place(
+    place, task, own = read_task(
         settings,
+        prompt,
+        schema=schema,
         backend=backend,
         model=model,
-        api=own.get("api"),
         api_key=api_key,
         base_url=base_url,
         client=client,
-        quirks=own.get("quirks"),
+        verify_rows=verify_rows,
+        request_options=request_options or {},
     )
     live_options = LiveOptions(
-        chunk_size=_size(chunk_size, "chunk_size", settings.chunk_size),
+        chunk_size=check_size(chunk_size, "chunk_size", settings.chunk_size),
         token_budget=settings.chunk_tokens,
-        max_workers=_size(max_workers, "max_workers", settings.max_workers or ADAPTIVE_WORKERS),
+        max_workers=check_size(max_workers, "max_workers", settings.max_workers or ADAPTIVE_WORKERS),
         requests_per_minute=_cap(own, "requests_per_minute", settings.requests_per_minute),
         tokens_per_minute=_cap(own, "tokens_per_minute", settings.tokens_per_minute),
     )
-    task = make_task(place, prompt, schema, verify_rows, options)
     return _Preparation(
         task=task,
         rows=read_rows(df, text_col, id_col, dedupe=dedupe),
@@ -117,32 +117,55 @@ class _Preparation:
         # What the store answers in full needs no key: a paper's tables can be made again from its cache file alone.
         if not self.place.has_key and not self.path.exists():
             raise MissingKeyError(missing_key_message(self.place.backend))
+        # A client that will not do is refused before a file is made; our own is made only when there is work for it.
         provider = self._provider() if self.place.client is not None else None
         settle_interrupted(self.path)
-        run_id, tally = new_run_id(), Tally()
+        run_id = new_run_id()
         with SqliteCache(self.path) as cache:
             planned = plan(
                 cache, self.task, self.rows, fresh=self.fresh, ignore_prompt=self.ignore_prompt, run_id=run_id
             )
             if planned.ask and not self.place.has_key:
                 raise MissingKeyError(missing_key_message(self.place.backend))
-            run = Run(
-                run_id=run_id,
-                task=self.task,
-                task_id=planned.task_id,
-                cache_path=self.path,
-                rows=self.rows,
-                index=index,
-                tally=tally,
-                answers=planned.answers,
-                saved=cache.saved(cache.reading_tasks(self.task.record, self.ignore_prompt), planned.answers.keys()),
-                how_asked=self._how_asked(planned),
+            return self.run_of(
+                cache,
+                planned,
+                index,
+                provider=provider,
                 on_error=on_error,
                 show_progress=show_progress,
-                n_seed=planned.n_seed,
+                run_id=run_id,
             )
-            self._tell(tally, planned)
-            run.save(cache)
+
+    def run_of(
+        self,
+        cache: SqliteCache,
+        planned: Plan,
+        index: pd.Index,
+        *,
+        on_error: str,
+        show_progress: bool,
+        provider: Provider | None = None,
+        run_id: str | None = None,
+    ) -> Run:
+        """Return the run of a plan, written down in the store."""
+        run = Run(
+            run_id=run_id or new_run_id(),
+            task=self.task,
+            task_id=planned.task_id,
+            cache_path=self.path,
+            rows=self.rows,
+            index=index,
+            tally=Tally(),
+            answers=planned.answers,
+            saved=planned.saved,
+            how_asked=self._how_asked(planned),
+            on_error=on_error,
+            show_progress=show_progress,
+            n_seed=planned.n_seed,
+        )
+        self._tell(run.tally, planned)
+        run.save(cache)
         if planned.ask:
             run.engine = self._engine(run, planned, provider or self._provider())
         return run
@@ -195,17 +218,46 @@ class _Preparation:
         )
 
     def _provider(self) -> Provider:
-        return connect(
-            self.place.backend,
-            api=self.place.api,
-            model=self.place.model,
-            client=self.place.client,
-            api_key=self.place.api_key,
-            base_url=self.place.base_url,
-            connections=self.options.max_workers,
-            timeout_s=call_options(self.task.options, deadline_s=self.timeout_s).deadline_s,
-            quirks=self.place.quirks,
-        )
+        deadline_s = call_options(self.task.options, deadline_s=self.timeout_s).deadline_s
+        return connect_place(self.place, connections=self.options.max_workers, timeout_s=deadline_s)
+
+
+def run_rows(task: Task, place: Place, rows: Rows, planned: Plan, index: pd.Index, path: Path) -> Run:
+    """Return a run over rows that a plan left to ask, ready to start; for what a batch job left over.
+
+    Parameters
+    ----------
+    task, place, rows, planned
+        What is asked, where, of what, and what is left.
+    index : Index
+        Of the frame that the rows are from.
+    path : Path
+        The store.
+
+    Returns
+    -------
+    Run
+    """
+    settings = load_settings()
+    preparation = _Preparation(
+        task=task,
+        rows=rows,
+        place=place,
+        options=LiveOptions(
+            chunk_size=settings.chunk_size,
+            token_budget=settings.chunk_tokens,
+            max_workers=settings.max_workers or ADAPTIVE_WORKERS,
+            requests_per_minute=settings.requests_per_minute,
+            tokens_per_minute=settings.tokens_per_minute,
+        ),
+        path=path,
+        timeout_s=settings.timeout,
+        fresh=False,
+        ignore_prompt=False,
+        dedupe=True,
+    )
+    with SqliteCache(path) as cache:
+        return preparation.run_of(cache, planned, index, on_error="keep", show_progress=settings.progress)
 
 
 def extract_df(
@@ -274,7 +326,14 @@ def extract_df(
     return out[~bad].drop(columns=ERROR_COLUMN).reset_index(drop=True)
 
 
-def _size(value: object, name: str, default: int) -> int:
+def check_size(value: object, name: str, default: int) -> int:
+    """Return a size, or the default for None.
+
+    Raises
+    ------
+    UsageError
+        It is no whole number from 1 up.
+    """
     if value is None:
         return default
     # A numpy integer will do as well, a float or a bool will not.

@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from lmsyz.engine import EMPTY_TEXT
 from lmsyz.errors import UsageError
-from lmsyz.rows import Rows, text_key
+from lmsyz.rows import Rows, text_key, text_keys
 from lmsyz.schema import RowSchema
 
-__all__ = ["ERROR_COLUMN", "DataFrameIterator", "answers_frame", "errors_frame", "read_rows", "row_ids"]
+if TYPE_CHECKING:
+    from lmsyz.batch_status import BatchStatus
+
+__all__ = ["ERROR_COLUMN", "DataFrameIterator", "answers_frame", "errors_frame", "jobs_frame", "read_rows", "row_ids"]
 
 ERROR_COLUMN = "ie_error"
 PENDING = "pending: not asked yet"
@@ -56,10 +59,7 @@ def read_rows(
     texts = (
         _named_texts(df, text_col) if isinstance(text_col, list) else _plain_texts(_column(df, text_col, "text_col"))
     )
-    if dedupe:
-        keys = [text_key(t, named_fields=named) if t is not None else b"" for t in texts]
-    else:
-        keys = _keys_of_each(texts, named)
+    keys = text_keys(texts, named_fields=named) if dedupe else _keys_of_each(texts, named)
     return Rows(texts=texts, keys=keys, ids=ids, named_fields=named)
 
 
@@ -142,6 +142,31 @@ def errors_frame(
     )
 
 
+def jobs_frame(jobs: Sequence[BatchStatus]) -> pd.DataFrame:
+    """Return batch jobs as a frame, the latest first."""
+    jobs = sorted(jobs, key=lambda job: job.submitted or float("inf"), reverse=True)
+    moments = {
+        name: pd.to_datetime([getattr(job, name) for job in jobs], unit="s", utc=True)
+        for name in ("submitted", "expires")
+    }
+    return pd.DataFrame(
+        {
+            **{
+                name: pd.array([getattr(j, name) for j in jobs], "string")
+                for name in ("job_id", "backend", "model", "state")
+            },
+            "rows": pd.array([j.n_rows for j in jobs], "Int64"),
+            "sent": pd.array([j.n_sent for j in jobs], "Int64"),
+            "answered": pd.array([j.n_good for j in jobs], "Int64"),
+            "failed": pd.array([j.n_bad for j in jobs], "Int64"),
+            "pending": pd.array([j.n_pending for j in jobs], "Int64"),
+            "parts": pd.array([len(j.parts) for j in jobs], "Int64"),
+            **moments,
+            "cost": pd.array([j.cost for j in jobs], "Float64"),
+        }
+    )
+
+
 class DataFrameIterator:
     """Chunks of a frame as lists of ``{"input_id", "input_text"}`` dicts (the seed package's iterator).
 
@@ -201,7 +226,8 @@ def _column(df: pd.DataFrame, name: Hashable, argument: str) -> pd.Series[Any]:
 
 
 def _plain_texts(column: pd.Series[Any]) -> list[str | None]:
-    return [_text(v) for v in column.tolist()]
+    # The plain case is decided here: a call a row is what costs most of it.
+    return [v if type(v) is str and v.isascii() and v and not v.isspace() else _text(v) for v in column.tolist()]
 
 
 def _text(value: object) -> str | None:
@@ -271,10 +297,9 @@ def _parse(rows: Rows, answers: Mapping[bytes, str]) -> list[dict[str, Any] | No
 
 
 def _schema_columns(parsed: Sequence[dict[str, Any] | None], schema: RowSchema) -> dict[str, Any]:
-    nothing: dict[str, Any] = {}
     columns = {}
     for field in schema.fields:
-        values = [(p or nothing).get(field.name) for p in parsed]
+        values = _values(parsed, field.name)
         if field.dtype == "category":
             columns[field.name] = pd.Categorical(values, categories=list(field.categories))
         else:
@@ -289,12 +314,15 @@ def _free_columns(parsed: Sequence[dict[str, Any] | None]) -> dict[str, Any]:
             names.update(dict.fromkeys(answer))
     # A model may use the name of our own last column; its value is kept under another name.
     taken = {ERROR_COLUMN: f"{ERROR_COLUMN}_"}
-    nothing: dict[str, Any] = {}
     columns = {}
     for name in names:
-        values = [(p or nothing).get(name) for p in parsed]
+        values = _values(parsed, name)
         columns[taken.get(name, name)] = _typed(values, _dtype_of(values))
     return columns
+
+
+def _values(parsed: Sequence[dict[str, Any] | None], name: str) -> list[Any]:
+    return [p.get(name) if p else None for p in parsed]
 
 
 def _dtype_of(values: Sequence[object]) -> str:

@@ -8,16 +8,16 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
-from lmsyz.errors import UsageError
-from lmsyz.providers import APIS, BACKENDS, base_url_of
-from lmsyz.providers.base import body_options, call_options
+from lmsyz.errors import MissingKeyError, UsageError
+from lmsyz.providers import APIS, BACKENDS, base_url_of, connect, missing_key_message
+from lmsyz.providers.base import Provider, body_options, call_options
 from lmsyz.providers.models import DEFAULT_MODELS, SANDBOX_MODEL, check_options, quirks_of
 from lmsyz.schema import read_schema
 from lmsyz.schema_render import render
 from lmsyz.settings import Settings
 from lmsyz.task import Task
 
-__all__ = ["Place", "find_place", "make_task", "split_options"]
+__all__ = ["Place", "connect_place", "find_place", "make_task", "read_task", "split_options"]
 
 OWN_OPTIONS = ("api", "quirks", "requests_per_minute", "tokens_per_minute")
 # What lmsyz puts into a request itself; an option of that name would break the way back from reply to row.
@@ -139,6 +139,87 @@ def find_place(
         api_key=api_key,
         client=client,
         quirks=dict(quirks or {}),
+    )
+
+
+def read_task(
+    settings: Settings,
+    prompt: str,
+    *,
+    schema: Any,
+    backend: str | None,
+    model: str | None,
+    base_url: str | None,
+    client: Any,
+    verify_rows: bool,
+    request_options: Mapping[str, Any],
+    api_key: str | None = None,
+) -> tuple[Place, Task, dict[str, Any]]:
+    """Read a call's arguments into where it goes, what it asks, and lmsyz's own options.
+
+    Parameters
+    ----------
+    settings : Settings
+        Defaults for what is None.
+    prompt, schema, backend, model, base_url, client, verify_rows, request_options, api_key
+        As in :meth:`df.ie.extract`.
+
+    Returns
+    -------
+    tuple of Place, Task and dict
+
+    Raises
+    ------
+    UsageError
+        Anything of it cannot be; see :func:`find_place`, :func:`make_task` and :func:`split_options`.
+    """
+    own, options = split_options(request_options)
+    place = find_place(
+        settings,
+        backend=backend,
+        model=model,
+        api=own.get("api"),
+        api_key=api_key,
+        base_url=base_url,
+        client=client,
+        quirks=own.get("quirks"),
+    )
+    return place, make_task(place, prompt, schema, verify_rows, options), own
+
+
+def connect_place(place: Place, *, connections: int, timeout_s: float) -> Provider:
+    """Return a provider that sends to a place.
+
+    Parameters
+    ----------
+    place : Place
+        Where requests go.
+    connections : int
+        Requests in flight, at most.
+    timeout_s : float
+        Seconds that one call may take in all.
+
+    Returns
+    -------
+    Provider
+
+    Raises
+    ------
+    MissingKeyError
+        There is no key to send with.
+    """
+    if not place.has_key:
+        raise MissingKeyError(missing_key_message(place.backend))
+    return connect(
+        place.backend,
+        api=place.api,
+        model=place.model,
+        client=place.client,
+        api_key=place.api_key,
+        base_url=place.base_url,
+        connections=connections,
+        timeout_s=timeout_s,
+        quirks=place.quirks,
     )
 
 

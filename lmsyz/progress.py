@@ -9,9 +9,8 @@ from __future__ import annotations
 import html
 import time
 import warnings
+from collections.abc import Mapping
 from typing import Any, Self
-
-from lmsyz.report import Counts
 
 __all__ = ["ProgressBar"]
 
@@ -19,24 +18,28 @@ PAINT_EVERY_S = 0.2  # Jupyter drops messages, for good, above 1,000 a second; n
 
 
 class ProgressBar:
-    """Paints counts; only the thread that waits uses it. A context manager that closes on every way out.
+    """Paints how far something has come; only the thread that waits uses it. Closes on every way out.
 
     Parameters
     ----------
-    counts : Counts
-        The figures at the start; rows that were cached do not count for the rate.
+    total : int
+        What there is in all.
+    initial : int
+        What was there at the start; it does not count for the rate.
     show : bool
         False paints nothing.
+    unit : str
+        What is counted.
     label : str
         What stands before the bar.
     """
 
-    def __init__(self, counts: Counts, *, show: bool, label: str = "lmsyz") -> None:
+    def __init__(self, total: int, initial: int = 0, *, show: bool, unit: str = "row", label: str = "lmsyz") -> None:
         self._bar: Any = None
         self._handle: Any = None
         self._painted = time.monotonic()
-        if show:
-            self._bar, self._handle = _new_bar(counts, label)
+        if show and total:
+            self._bar, self._handle = _new_bar(total, initial, unit, label)
 
     def __enter__(self) -> Self:
         return self
@@ -51,32 +54,29 @@ class ProgressBar:
             bundle = {"text/plain": text, "text/html": f"<pre>{html.escape(text)}</pre>"}
             self._handle.update(bundle, raw=True)
 
-    def paint(self, counts: Counts) -> None:
-        """Show the counts of this moment, at most five times a second."""
-        if self._bar is not None and time.monotonic() - self._painted >= PAINT_EVERY_S:
-            self.last(counts)
+    def paint(self, n: int, postfix: Mapping[str, object]) -> None:
+        """Show how far it has come, at most five times a second."""
+        if time.monotonic() - self._painted >= PAINT_EVERY_S:
+            self.show(n, postfix)
 
-    def last(self, counts: Counts) -> None:
-        """Show these counts now."""
+    def show(self, n: int, postfix: Mapping[str, object], *, label: str | None = None) -> None:
+        """Show how far it has come now."""
         if self._bar is None:
             return
         self._painted = time.monotonic()
-        self._bar.n = counts.n_done
-        self._bar.set_postfix(_postfix(counts), refresh=False)
+        self._bar.n = n
+        if label is not None:
+            self._bar.set_description(label, refresh=False)
+        self._bar.set_postfix(dict(postfix), refresh=False)
         self._bar.refresh()
 
 
-def _new_bar(counts: Counts, label: str) -> tuple[Any, Any]:
+def _new_bar(total: int, initial: int, unit: str, label: str) -> tuple[Any, Any]:
     with warnings.catch_warnings():
         # tqdm warns where a kernel has no ipywidgets, and falls back to text by itself.
         warnings.simplefilter("ignore")
         from tqdm.auto import tqdm
-    about: dict[str, Any] = {
-        "total": counts.n_rows,
-        "initial": counts.n_done,
-        "desc": label,
-        "unit": "row",
-    }
+    about: dict[str, Any] = {"total": total, "initial": initial, "desc": label, "unit": unit}
     if not _is_notebook_bar(tqdm):
         return tqdm(**about), None
     from IPython import display
@@ -88,13 +88,3 @@ def _new_bar(counts: Counts, label: str) -> tuple[Any, Any]:
 
 def _is_notebook_bar(bar: type) -> bool:
     return any(cls.__module__ == "tqdm.notebook" for cls in bar.__mro__)
-
-
-def _postfix(counts: Counts) -> dict[str, object]:
-    shown: dict[str, object] = {
-        "cached": f"{counts.n_cached:,}",
-        "failed": f"{sum(counts.n_failed.values()):,}",
-    }
-    if counts.n_retries:
-        shown["retries"] = f"{counts.n_retries:,}"
-    return shown

@@ -124,14 +124,17 @@ class Run:
         """
         self.start()
         until = None if timeout is None else time.monotonic() + timeout
-        with ProgressBar(self.counts, show=self.show_progress and len(self.rows) > 0) as bar:
+        counts = self.counts
+        with ProgressBar(counts.n_rows, counts.n_done, show=self.show_progress) as bar:
             try:
                 while self.engine is not None and not self.engine.finished.wait(SLICE_S):
-                    bar.paint(self.counts)
+                    counts = self.counts
+                    bar.paint(counts.n_done, _postfix(counts))
                     if until is not None and time.monotonic() > until:
                         return False
             finally:
-                bar.last(self.counts)
+                counts = self.counts
+                bar.show(counts.n_done, _postfix(counts))
         return True
 
     def result(self, timeout: float | None = None) -> pd.DataFrame:
@@ -367,6 +370,16 @@ def settle_interrupted(cache_path: Path) -> None:
                     " their answers will be used (interrupt again to stop waiting)",
                     run.run_id,
                 )
+
+
+def _postfix(counts: Counts) -> dict[str, object]:
+    shown: dict[str, object] = {
+        "cached": f"{counts.n_cached:,}",
+        "failed": f"{sum(counts.n_failed.values()):,}",
+    }
+    if counts.n_retries:
+        shown["retries"] = f"{counts.n_retries:,}"
+    return shown
 
 
 def _known(value: float | None) -> Any:

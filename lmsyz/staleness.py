@@ -12,13 +12,13 @@ import pandas as pd
 
 from lmsyz.cache import SqliteCache
 from lmsyz.frames import read_rows
-from lmsyz.place import find_place, make_task, split_options
+from lmsyz.place import read_task
 from lmsyz.rows import Rows
 from lmsyz.settings import load_settings
 from lmsyz.store import TaskRecord
 from lmsyz.task import Task
 
-__all__ = ["stale_rows"]
+__all__ = ["differences", "stale_rows"]
 
 PARTS = {
     "endpoint changed": ("backend", "api", "endpoint"),
@@ -49,18 +49,17 @@ def stale_rows(
 ) -> pd.DataFrame:
     """Return counts by action and reason; see :meth:`df.ie.stale`."""
     settings = load_settings()
-    own, options = split_options(request_options)
-    place = find_place(
+    _, task, _ = read_task(
         settings,
+        prompt,
+        schema=schema,
         backend=backend,
         model=model,
-        api=own.get("api"),
-        api_key=None,
         base_url=base_url,
         client=client,
-        quirks=own.get("quirks"),
+        verify_rows=verify_rows,
+        request_options=request_options,
     )
-    task = make_task(place, prompt, schema, verify_rows, options)
     rows = read_rows(df, text_col, id_col, dedupe=dedupe)
     path = Path(settings.cache_path if cache_path is None else cache_path)
     reasons = _reasons(path, task, rows, ignore_prompt_hash) if path.exists() else [NEW if k else "" for k in rows.keys]
@@ -107,12 +106,18 @@ def _reasons(path: Path, task: Task, rows: Rows, ignore_prompt: bool) -> list[st
 _EVERYTHING = {"backend", "api", "endpoint", "model", "system", "schema", "options"}
 
 
+def differences(record: TaskRecord, other: TaskRecord) -> list[str]:
+    """Name what of a task has changed against another one, such as ``prompt changed``."""
+    named = [why for why, parts in PARTS.items() if any(getattr(record, p) != getattr(other, p) for p in parts)]
+    # verify_rows and the shape of the contract show in the system prompt alone.
+    return named or ["prompt changed"]
+
+
 def _nearest(record: TaskRecord, tasks: Sequence[TaskRecord]) -> str:
     """Name what differs from the task that differs least, the newest first."""
     best: list[str] = []
     for other in tasks:
-        differs = [why for why, parts in PARTS.items() if any(getattr(record, p) != getattr(other, p) for p in parts)]
-        differs = differs or ["options changed" if record.options_hash != other.options_hash else "prompt changed"]
+        differs = differences(record, other)
         if not best or len(differs) < len(best):
             best = differs
     return ", ".join(best) or NEW

@@ -229,6 +229,9 @@ class Store(Protocol):
     def answers(self, task_ids: Sequence[int], keys: Collection[bytes] | None) -> dict[bytes, str]:
         """Return the newest answer of each key under any of the tasks; of all their keys for None."""
 
+    def reuse(self, task_ids: Sequence[int], keys: Collection[bytes]) -> tuple[dict[bytes, str], Saved]:
+        """Return the newest answer of each key, and what these answers cost when they were bought."""
+
     def put_chunks(self, chunks: Sequence[ChunkRecord]) -> Sequence[int]:
         """Write several exchanges and their answers, all or nothing; return the numbers of the exchanges."""
 
@@ -252,6 +255,9 @@ class Store(Protocol):
 
     def run(self, run_id: str) -> StoredRun | None:
         """Return a run, None where there is no such run."""
+
+    def exchange_names(self, run_id: str) -> set[str]:
+        """Return what the exchanges of a run are called by the provider (``provider_request_id``)."""
 
     def answers_of_run(self, run_id: str) -> Iterator[StoredAnswer]:
         """Go through the answers that a run brought home, in the order they came."""

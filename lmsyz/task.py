@@ -17,6 +17,7 @@ __all__ = ["Task", "canonical_json", "compute_prompt_hash", "system_prompt"]
 
 SECRET_WORDS = ("key", "auth", "token", "cookie", "secret", "sig", "password", "credential")
 EXTRAS = ("extra_headers", "extra_query", "extra_body")
+HIDDEN = "(hidden)"
 # How long a user is willing to wait has no part in what is answered.
 NOT_ASKED = ("timeout",)
 
@@ -43,6 +44,9 @@ class Task:
         Request options, exactly as they go into the request.
     verify : bool
         Whether the model repeats each row's opening words.
+    stored : TaskRecord or None
+        What the store calls it, where it was read back from there: what cannot be read back to the letter (secrets, a
+        pydantic model's own code) must not make another task of it.
     """
 
     backend: str
@@ -53,6 +57,7 @@ class Task:
     schema: RowSchema | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     verify: bool = False
+    stored: TaskRecord | None = None
 
     @cached_property
     def system(self) -> str:
@@ -67,6 +72,8 @@ class Task:
     @cached_property
     def record(self) -> TaskRecord:
         """The task as the store keeps it; header values that may be secret appear only inside a hash."""
+        if self.stored is not None:
+            return self.stored
         schema = self.schema.canonical if self.schema else ""
         parts = {
             "backend": self.backend,
@@ -113,10 +120,21 @@ def redacted(options: Mapping[str, Any]) -> dict[str, Any]:
     return {k: _without_secrets(v) if k in EXTRAS else v for k, v in options.items()}
 
 
+def without_hidden(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return redacted options without what was hidden in them."""
+
+    def shown(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {k: shown(v) for k, v in value.items() if v != HIDDEN}
+        return [shown(v) for v in value] if isinstance(value, list) else value
+
+    return {k: shown(v) for k, v in options.items()}
+
+
 def _without_secrets(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {
-            k: "(hidden)" if any(w in str(k).lower() for w in SECRET_WORDS) else _without_secrets(v)
+            k: HIDDEN if any(w in str(k).lower() for w in SECRET_WORDS) else _without_secrets(v)
             for k, v in value.items()
         }
     return [_without_secrets(v) for v in value] if isinstance(value, list | tuple) else value

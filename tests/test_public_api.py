@@ -18,6 +18,8 @@ from lmsyz.accessor import ExtractionAccessor
 
 HEAVY = ("openai", "anthropic", "httpx2", "ipywidgets", "IPython", "pydantic", "pydantic_settings", "tqdm", "tenacity")
 PROMISED = {
+    "BatchError",
+    "BatchJob",
     "DataFrameIterator",
     "ExtractionError",
     "LmsyzError",
@@ -27,6 +29,7 @@ PROMISED = {
     "Settings",
     "SqliteCache",
     "UsageError",
+    "batch_jobs",
     "compute_prompt_hash",
     "data",
     "extract_df",

@@ -1,0 +1,604 @@
+"""A batch job as the user sees it: submitted in one kernel, looked after in a second, collected in a third."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import random
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lmsyz.batch import BatchEngine
+from lmsyz.batch_files import FrameFile, PartWriter, read_failures, read_index, read_texts
+from lmsyz.batch_ledger import Ledger, Part, PartState, check_job_id, ledgers_in, locked
+from lmsyz.batch_status import BatchStatus, status_of
+from lmsyz.cache import SqliteCache
+from lmsyz.engine import Plan, plan
+from lmsyz.errors import (
+    BatchError,
+    LmsyzError,
+    RateLimitError,
+    RunInterrupted,
+    UnavailableError,
+    UsageError,
+)
+from lmsyz.frame_index import index_from_json
+from lmsyz.place import Place, connect_place, find_place
+from lmsyz.progress import ProgressBar
+from lmsyz.providers import batches_of
+from lmsyz.providers.base import Provider, call_options
+from lmsyz.providers.batches import Batches, BatchLimits
+from lmsyz.rows import Rows, chunk_positions
+from lmsyz.schema import read_schema
+from lmsyz.settings import Settings, load_settings
+from lmsyz.task import Task, without_hidden
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["BATCH_ROOT", "BatchJob", "Connection", "batch_jobs"]
+
+log = logging.getLogger(__name__)
+
+BATCH_ROOT = "batch_jobs"
+REQUESTS_A_PART = 5000  # the seed package's number; the providers take 50,000 and more
+BYTES_A_PART = 100_000_000
+CONNECTIONS = 4
+SHORTEST_POLL_S, LONGEST_POLL_S = 1.0, 60.0
+POLL_AGE_SHARE = 20  # a job that is twenty minutes old is looked at every minute
+ALONE = ("truncated", "refused")  # rows that spoilt a packed request are asked again by themselves
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Connection:
+    """What it takes to move a job on: what is asked, where, and who carries it."""
+
+    task: Task
+    place: Place
+    provider: Provider
+    batches: Batches
+    deadline_s: float
+
+
+class BatchJob:
+    """A batch job. Made by :meth:`df.ie.batch`, or found again by :meth:`load`.
+
+    Parameters
+    ----------
+    folder : Path
+        Where it lies on disk.
+    connection : callable
+        Makes what it takes to reach the provider; called when that is needed.
+    rows, index : optional
+        The frame of this kernel; without them it is read from the folder.
+
+    Examples
+    --------
+    >>> job = BatchJob.load("tone-2026-11")  # doctest: +SKIP
+    >>> job.wait()  # doctest: +SKIP
+    >>> job.results()  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        connection: Callable[[], Connection],
+        *,
+        rows: Rows | None = None,
+        index: pd.Index | None = None,
+        show_progress: bool = True,
+    ) -> None:
+        self.folder = folder
+        self._connect = connection
+        self._connection: Connection | None = None
+        self._rows, self._index = rows, index
+        self._show_progress = show_progress
+
+    @classmethod
+    def load(
+        cls,
+        job_id: str,
+        *,
+        batch_root_dir: str | os.PathLike[str] = BATCH_ROOT,
+        schema: Any = None,
+        api_key: str | None = None,
+        base_url: str | None = None,
+        client: Any = None,
+    ) -> BatchJob:
+        """Find a job again, in this kernel or another.
+
+        Parameters
+        ----------
+        job_id : str
+            As :func:`lmsyz.batch_jobs` lists it.
+        batch_root_dir : str or Path
+            Where jobs lie.
+        schema : pydantic model, optional
+            Needed where the job was made with one: its validators cannot be kept on disk.
+        api_key, base_url, client
+            As in :meth:`df.ie.extract`; the settings and what the job knows will do otherwise.
+
+        Returns
+        -------
+        BatchJob
+
+        Raises
+        ------
+        BatchError
+            There is no such job, or its ledger cannot be read.
+        """
+        folder = Path(batch_root_dir).expanduser().absolute() / check_job_id(job_id)
+        ledger = Ledger.load(folder)
+        settings = load_settings()
+
+        def connection() -> Connection:
+            return _reconnect(ledger, settings, schema=schema, api_key=api_key, base_url=base_url, client=client)
+
+        return cls(folder, connection, show_progress=settings.progress)
+
+    @property
+    def job_id(self) -> str:
+        """The job's name."""
+        return self.folder.name
+
+    # --- looking ----------------------------------------------------------------------------------------------
+
+    def status(self) -> BatchStatus:
+        """Return how the job is doing, as of the last look at the provider; sends nothing.
+
+        Returns
+        -------
+        BatchStatus
+        """
+        return status_of(Ledger.load(self.folder))
+
+    def results(self, *, on_error: str = "keep") -> pd.DataFrame:
+        """Return what has come home so far, aligned to the frame; sends nothing.
+
+        Parameters
+        ----------
+        on_error : {"keep", "drop"}
+            What becomes of rows without an answer. Rows on their way say ``pending`` in ``ie_error``.
+
+        Returns
+        -------
+        DataFrame
+            As :meth:`df.ie.extract` returns it.
+        """
+        from lmsyz.frames import ERROR_COLUMN, answers_frame
+
+        if on_error not in ("keep", "drop"):
+            raise UsageError(f"on_error={on_error!r}; use 'keep' (marked in ie_error) or 'drop'")
+        ledger = Ledger.load(self.folder)
+        rows, index = self._frame(ledger)
+        task = stored_task(ledger)
+        with SqliteCache(ledger.cache_path) as cache:
+            tasks = cache.reading_tasks(ledger.record, ledger.ignore_prompt)
+            answers = cache.answers(tasks, {k for k in rows.keys if k})
+        failures = _without_pending(ledger, read_failures(ledger))
+        frame = answers_frame(index, rows, answers, failures, task.schema)
+        return frame[frame[ERROR_COLUMN].isna()] if on_error == "drop" else frame
+
+    # --- moving on --------------------------------------------------------------------------------------------
+
+    def refresh(self) -> BatchStatus:
+        """Look at the provider once: move on what can be, and bring home what has ended.
+
+        Returns
+        -------
+        BatchStatus
+
+        Raises
+        ------
+        ProviderError
+            The provider could not be asked, or refused a part; everything else was moved on.
+        BatchError
+            Another kernel is at work on the job, or only a person can tell how to go on.
+        """
+        status, errors = self._push()
+        if errors:
+            raise errors[0]
+        return status
+
+    def wait(self, interval: float | None = None, timeout: float | None = None) -> BatchStatus:
+        """Look again and again until everything is home, with a progress bar.
+
+        Parameters
+        ----------
+        interval : float, optional
+            Seconds between looks; without it they begin at one second and slow with the job's age, to a minute.
+        timeout : float, optional
+            Seconds to wait at most.
+
+        Returns
+        -------
+        BatchStatus
+            How the job is doing then; also after a timeout.
+
+        Raises
+        ------
+        BatchError
+            Only a person can tell how to go on.
+        ProviderError
+            The provider refuses (a bad key, say). A lost network or a provider that is down is waited out.
+        RunInterrupted
+            The cell was interrupted. The job goes on at the provider.
+        """
+        started, status = time.monotonic(), self.status()
+        with ProgressBar(status.n_requests, status.n_requests_done, show=self._show_progress, unit="request") as bar:
+            try:
+                while True:
+                    status, errors = self._push()
+                    _raise_what_does_not_pass(errors)
+                    bar.show(status.n_requests_done, _postfix(status, errors), label=f"batch {status.state}")
+                    left = None if timeout is None else timeout - (time.monotonic() - started)
+                    if status.is_done or (left is not None and left <= 0):
+                        return status
+                    _ask_where_stuck(status)
+                    time.sleep(_pause_s(status, interval, left))
+            except KeyboardInterrupt:
+                raise RunInterrupted(
+                    f"Interrupted: the waiting, not the job. Batch job {self.job_id} goes on at the provider;"
+                    f" job.wait() or lmsyz.BatchJob.load({self.job_id!r}).wait() goes on waiting."
+                ) from None
+
+    def cancel(self) -> BatchStatus:
+        """Ask the provider to stop; what it had done by then is paid for and still comes home with :meth:`wait`.
+
+        Returns
+        -------
+        BatchStatus
+        """
+        with self._engine() as engine:
+            engine.cancel()
+            return status_of(engine.ledger)
+
+    def retry(self) -> BatchStatus:
+        """Submit a new batch of just the rows that came home without an answer.
+
+        Rows that spoilt a packed request (truncated, refused) are asked by themselves.
+
+        Returns
+        -------
+        BatchStatus
+        """
+        with self._engine() as engine:
+            planned, rows = self._unanswered(engine.ledger)
+            add_parts(engine.ledger, self._connected(), planned, rows, alone=_alone(engine.ledger))
+            errors = engine.push(poll=False)
+        if errors:
+            raise told(errors[0], self.job_id)
+        return self.status()
+
+    def finish_live(self) -> pd.DataFrame:
+        """Ask the rows that came home without an answer through the live path, now and at the full price.
+
+        Returns
+        -------
+        DataFrame
+            As :meth:`results`.
+        """
+        from lmsyz.extract import run_rows
+
+        ledger = Ledger.load(self.folder)
+        planned, rows = self._unanswered(ledger)
+        if planned.ask:
+            connection, index = self._connected(), self._frame(ledger)[1]
+            run_rows(connection.task, connection.place, rows, planned, index, Path(ledger.cache_path)).result()
+        return self.results()
+
+    def adopt(self, part: int, remote: str) -> BatchStatus:
+        """Say which batch at the provider is a part of this job, where that could not be found out.
+
+        Parameters
+        ----------
+        part : int
+            The part's number, as :meth:`status` shows it.
+        remote : str
+            The provider's id of the batch.
+
+        Returns
+        -------
+        BatchStatus
+        """
+        with self._engine() as engine:
+            engine.adopt(_part(engine.ledger, part, (PartState.UNSURE, PartState.CREATING)), remote)
+            return status_of(engine.ledger)
+
+    def create_again(self, part: int) -> BatchStatus:
+        """Say that no batch of a part exists, and create it; if there is one after all, its rows are paid for twice.
+
+        Parameters
+        ----------
+        part : int
+            The part's number.
+
+        Returns
+        -------
+        BatchStatus
+        """
+        with self._engine() as engine:
+            engine.create_again(_part(engine.ledger, part, (PartState.UNSURE, PartState.CREATING)))
+            return status_of(engine.ledger)
+
+    def give_up(self, part: int) -> BatchStatus:
+        """Wait for a part no longer, where the provider knows nothing of it; :meth:`retry` then asks its rows again.
+
+        Parameters
+        ----------
+        part : int
+            The part's number.
+
+        Returns
+        -------
+        BatchStatus
+        """
+        with self._engine() as engine:
+            engine.give_up(_part(engine.ledger, part, tuple(s for s in PartState if s.is_open)))
+            return status_of(engine.ledger)
+
+    def __repr__(self) -> str:
+        return repr(self.status())
+
+    def _repr_html_(self) -> str:
+        return self.status()._repr_html_()
+
+    # --- inside -----------------------------------------------------------------------------------------------
+
+    def _push(self) -> tuple[BatchStatus, list[LmsyzError]]:
+        with self._engine() as engine:
+            errors = engine.push()
+            return status_of(engine.ledger), errors
+
+    @contextmanager
+    def _engine(self) -> Iterator[BatchEngine]:
+        """Hold the job's lock and give the engine the ledger as it is now: another kernel may have moved it on."""
+        connection = self._connected()
+        with locked(self.folder):
+            ledger = Ledger.load(self.folder)
+            yield make_engine(ledger, connection)
+
+    def _connected(self) -> Connection:
+        if self._connection is None:
+            self._connection = self._connect()
+        return self._connection
+
+    def _frame(self, ledger: Ledger) -> tuple[Rows, pd.Index]:
+        if self._rows is None or self._index is None:
+            rows, about, labels = FrameFile(ledger).read()
+            self._rows = rows
+            self._index, is_same = index_from_json(about, labels, len(rows))
+            if not is_same:
+                log.warning("the frame's index could not be kept on disk; results have their positions instead")
+        return self._rows, self._index
+
+    def _unanswered(self, ledger: Ledger) -> tuple[Plan, Rows]:
+        """Return the rows that are home without an answer, as a plan, with their texts."""
+        rows, _ = self._frame(ledger)
+        with SqliteCache(ledger.cache_path) as cache:
+            planned = plan(cache, self._connected().task, rows, ignore_prompt=ledger.ignore_prompt)
+        away = keys_of(ledger, only_open=True)
+        planned.ask = [p for p in planned.ask if rows.keys[p] not in away]
+        if any(rows.texts[p] is None for p in planned.ask):
+            rows = read_texts(ledger, rows, {rows.keys[p] for p in planned.ask})
+            planned.ask = [p for p in planned.ask if rows.texts[p] is not None]
+        return planned, rows
+
+
+def batch_jobs(batch_root_dir: str | os.PathLike[str] = BATCH_ROOT) -> pd.DataFrame:
+    """List the batch jobs on this disk, as of the last look at the provider; sends nothing.
+
+    Parameters
+    ----------
+    batch_root_dir : str or Path
+        Where jobs lie.
+
+    Returns
+    -------
+    DataFrame
+        One row a job, the latest first: job_id, backend, model, state, rows, sent, answered, failed, pending, parts,
+        submitted, expires (UTC) and cost (US dollars). A job whose ledger is damaged has the state ``damaged``.
+
+    Examples
+    --------
+    >>> batch_jobs("no such folder").empty
+    True
+    """
+    from lmsyz.frames import jobs_frame
+
+    ledgers = list(ledgers_in(Path(batch_root_dir).expanduser()))
+    for damaged in (found for found in ledgers if isinstance(found, BatchError)):
+        log.warning("%s", damaged)
+    return jobs_frame([status_of(found) for found in ledgers if isinstance(found, Ledger)])
+
+
+# --- what making a job shares with moving it on ----------------------------------------------------------------
+
+
+def make_engine(ledger: Ledger, connection: Connection) -> BatchEngine:
+    """Return the engine of a job."""
+    return BatchEngine(
+        ledger,
+        task=connection.task,
+        provider=connection.provider,
+        batches=connection.batches,
+        call=call_options(connection.task.options, deadline_s=connection.deadline_s),
+        store_factory=lambda: SqliteCache(ledger.cache_path),
+    )
+
+
+def add_parts(
+    ledger: Ledger,
+    connection: Connection,
+    planned: Plan,
+    rows: Rows,
+    *,
+    alone: frozenset[bytes] = frozenset(),
+    requests_a_part: int = REQUESTS_A_PART,
+) -> None:
+    """Write requests for the rows of a plan into new parts, and the parts into the ledger."""
+    batches = connection.batches
+    limits = BatchLimits(
+        n_requests=min(batches.limits.n_requests, requests_a_part), n_bytes=min(batches.limits.n_bytes, BYTES_A_PART)
+    )
+    writer = PartWriter(
+        ledger,
+        task=connection.task,
+        rows=rows,
+        twins=planned.twins,
+        provider=connection.provider,
+        batches=batches,
+        form=connection.provider.forms(connection.task)[0],
+        limits=limits,
+    )
+    together = [p for p in planned.ask if rows.keys[p] not in alone]
+    parts = writer.write(_chunks(ledger, rows, together, [p for p in planned.ask if rows.keys[p] in alone]))
+    if parts:
+        ledger.parts += parts
+        ledger.save()
+
+
+def keys_of(ledger: Ledger, *, only_open: bool = False) -> set[bytes]:
+    """Return the texts that were sent, or that are still on their way."""
+    parts = [p for p in ledger.parts if p.state.is_open or not only_open]
+    return {key for part in parts for asked in read_index(ledger, part) for key in asked.keys}
+
+
+def stored_task(ledger: Ledger, schema: Any = None) -> Task:
+    """Return what a job asks, as its ledger has it; what cannot be kept on disk has to be given again."""
+    record = ledger.record
+    return Task(
+        backend=record.backend,
+        api=record.api,
+        endpoint=record.endpoint,
+        model=record.model,
+        prompt=record.prompt,
+        schema=read_schema(schema if schema is not None else json.loads(record.schema) if record.schema else None),
+        options=without_hidden(json.loads(record.options)),
+        verify=ledger.verify,
+        stored=record,
+    )
+
+
+def told(error: LmsyzError, job_id: str) -> LmsyzError:
+    """Say beside an error that nothing is lost, and how to go on."""
+    error.add_note(
+        f"What was submitted is safe: the same call goes on from there, and so does lmsyz.BatchJob.load({job_id!r})."
+        " Nothing is created twice."
+    )
+    return error
+
+
+def connected(task: Task, place: Place, *, timeout_s: float) -> Connection:
+    """Return what it takes to move a job on.
+
+    Raises
+    ------
+    MissingKeyError
+        There is no key.
+    """
+    provider = connect_place(place, connections=CONNECTIONS, timeout_s=timeout_s)
+    return Connection(task=task, place=place, provider=provider, batches=batches_of(provider), deadline_s=timeout_s)
+
+
+def _reconnect(
+    ledger: Ledger, settings: Settings, *, schema: Any, api_key: str | None, base_url: str | None, client: Any
+) -> Connection:
+    record = ledger.record
+    if ledger.schema_model and schema is None:
+        raise UsageError(
+            f"the answers of job {ledger.job_id!r} are held against the pydantic model {ledger.schema_model}, whose"
+            f" code is not on disk: lmsyz.BatchJob.load({ledger.job_id!r}, schema={ledger.schema_model})"
+        )
+    if ledger.own_client and client is None and base_url is None:
+        raise UsageError(
+            f"job {ledger.job_id!r} was sent by a client of your own: give it again,"
+            f" lmsyz.BatchJob.load({ledger.job_id!r}, client=...)"
+        )
+    place = find_place(
+        settings,
+        backend=record.backend,
+        model=record.model,
+        api=record.api,
+        api_key=api_key,
+        base_url=base_url if base_url is not None else ledger.base_url or None,
+        client=client,
+        quirks=ledger.quirks,
+    )
+    if place.endpoint != record.endpoint:
+        raise UsageError(
+            f"job {ledger.job_id!r} was sent to {record.endpoint}, and this call would go to {place.endpoint}; "
+            + (
+                "start the sandbox first: lmsyz.sandbox.start()"
+                if record.endpoint == "sandbox"
+                else "give base_url=, or take LMSYZ_SANDBOX_URL and base URLs out of the environment"
+            )
+        )
+    return connected(stored_task(ledger, schema), place, timeout_s=settings.timeout)
+
+
+def _chunks(ledger: Ledger, rows: Rows, together: list[int], alone: list[int]) -> Iterator[tuple[int, ...]]:
+    yield from chunk_positions(
+        rows, together, size=ledger.chunk_size, token_budget=ledger.token_budget, distinct_openings=ledger.verify
+    )
+    yield from ((p,) for p in alone)
+
+
+def _alone(ledger: Ledger) -> frozenset[bytes]:
+    return frozenset(key for key, reason in read_failures(ledger).items() if reason.startswith(ALONE))
+
+
+def _without_pending(ledger: Ledger, failures: dict[bytes, str]) -> dict[bytes, str]:
+    """Leave out the failures of rows that have been sent again and are on their way."""
+    away = keys_of(ledger, only_open=True) if failures else set()
+    return {key: reason for key, reason in failures.items() if key not in away}
+
+
+def _part(ledger: Ledger, n: int, states: tuple[PartState, ...]) -> Part:
+    for part in ledger.parts:
+        if part.n == n and part.state in states:
+            return part
+    able = [p.n for p in ledger.parts if p.state in states]
+    raise UsageError(f"part {n} of job {ledger.job_id!r} is not in that state; parts that are: {able or 'none'}")
+
+
+def _raise_what_does_not_pass(errors: list[LmsyzError]) -> None:
+    for error in errors:
+        if not isinstance(error, (UnavailableError, RateLimitError)):
+            raise error
+
+
+def _ask_where_stuck(status: BatchStatus) -> None:
+    """Stop where every part that is left may or may not have been created, and only a person can tell."""
+    unsure = [p for p in status.parts if p.state is PartState.UNSURE]
+    if unsure and len(unsure) == sum(p.state.is_open for p in status.parts):
+        part = unsure[0]
+        raise BatchError(
+            f"part {part.n} of job {status.job_id!r} may have been created just before the connection or the kernel"
+            f" was lost: {', '.join(part.candidates)} at the provider has as many requests ({part.n_requests:,}). If it"
+            f" is yours, job.adopt({part.n}, {part.candidates[0]!r}); if none is, job.create_again({part.n}). Once it"
+            " has ended its results will tell, so waiting until then and calling job.wait() again decides it too."
+        )
+
+
+def _pause_s(status: BatchStatus, interval: float | None, left: float | None) -> float:
+    age = time.time() - (status.submitted or time.time())
+    pause = interval if interval is not None else min(max(age / POLL_AGE_SHARE, SHORTEST_POLL_S), LONGEST_POLL_S)
+    pause *= random.uniform(0.9, 1.1)
+    return pause if left is None else min(pause, left)
+
+
+def _postfix(status: BatchStatus, errors: list[LmsyzError]) -> dict[str, object]:
+    shown: dict[str, object] = {"answered": f"{status.n_good:,}"}
+    if status.n_bad:
+        shown["failed"] = f"{status.n_bad:,}"
+    if status.expires:
+        shown["expires"] = time.strftime("%a %H:%M", time.localtime(status.expires))
+    if errors:
+        shown["last look failed"] = type(errors[0]).__name__
+    return shown

@@ -1,0 +1,167 @@
+"""How a batch job is doing, as figures, text and safe HTML."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from lmsyz.batch_ledger import Ledger, Part, PartState
+
+__all__ = ["BatchStatus", "status_of"]
+
+SENDING = (PartState.BUILT, PartState.UPLOADED, PartState.CREATING)
+# The least advanced of several parts is what a job is waiting for.
+REMOTE_ORDER = ("validating", "in_progress", "cancelling", "finalizing")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchStatus:
+    """A batch job at one moment.
+
+    Parameters
+    ----------
+    job_id, state, backend, model : str
+        ``state`` is ``submitting``, ``unsure``, ``held``, a provider's ``validating``, ``in_progress``,
+        ``finalizing`` or ``cancelling``, ``collecting``, or ``done``.
+    n_rows : int
+        Rows of the frame.
+    n_sent, n_good, n_bad, n_pending : int
+        Distinct texts: sent in all parts, home with an answer, home without, and on their way.
+    n_requests, n_requests_done : int
+        Requests, and how many of them the provider says are done.
+    submitted, expires : float or None
+        Unix times of the first creation and of the next expiry.
+    cost : float or None
+        US dollars of what is home; None where a price is not known.
+    parts : tuple of Part
+        The batches at the provider.
+    """
+
+    job_id: str
+    state: str
+    backend: str
+    model: str
+    n_rows: int
+    n_sent: int
+    n_good: int
+    n_bad: int
+    n_pending: int
+    n_requests: int
+    n_requests_done: int
+    submitted: float | None
+    expires: float | None
+    cost: float | None
+    parts: tuple[Part, ...]
+
+    @property
+    def is_done(self) -> bool:
+        """Whether nothing more is on its way."""
+        return self.state == "done"
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What the provider said against any part."""
+        return tuple(f"part {p.n}: {words}" for p in self.parts for words in p.problems)
+
+    def __repr__(self) -> str:
+        lines = [f"<batch job {self.job_id}: {self.state}>", *(f"  {name}: {value}" for name, value in self._facts())]
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        """Show the status as a small table; everything is escaped, since problems quote the provider."""
+        rows = "".join(
+            f'<tr><th style="text-align:left">{html.escape(name)}</th>'
+            f'<td style="text-align:left">{html.escape(value)}</td></tr>'
+            for name, value in self._facts()
+        )
+        return f"<div><b>{html.escape(f'batch job {self.job_id}: {self.state}')}</b><table>{rows}</table></div>"
+
+    def _facts(self) -> list[tuple[str, str]]:
+        cost = "<NA> (price unknown)" if self.cost is None else f"${self.cost:,.4f}"
+        facts = [
+            ("model", f"{self.model} ({self.backend})"),
+            ("frame", f"{self.n_rows:,} rows"),
+            (
+                "texts sent",
+                f"{self.n_sent:,}: {self.n_good:,} answered, {self.n_bad:,} without answer, "
+                f"{self.n_pending:,} on their way",
+            ),
+            ("requests", f"{self.n_requests_done:,} of {self.n_requests:,} done"),
+            ("cost", cost),
+        ]
+        if self.submitted:
+            facts.append(("submitted", _date(self.submitted)))
+        if self.expires and not self.is_done:
+            facts.append(("expires", _date(self.expires)))
+        for part in self.parts:
+            facts.append((f"part {part.n}", f"{part.state} {part.remote} {part.remote_state}".strip()))
+            if part.state is PartState.UNSURE:
+                facts.append((f"part {part.n}", f"may be one of {', '.join(part.candidates)}"))
+        return facts + [("problem", words) for words in self.problems]
+
+
+def status_of(ledger: Ledger) -> BatchStatus:
+    """Return how a job is doing, from its ledger alone.
+
+    Parameters
+    ----------
+    ledger : Ledger
+        As it is on disk.
+
+    Returns
+    -------
+    BatchStatus
+    """
+    parts = ledger.parts
+    settled = [p for p in parts if not p.state.is_open]
+    return BatchStatus(
+        job_id=ledger.job_id,
+        state=_state(parts),
+        backend=ledger.record.backend,
+        model=ledger.record.model,
+        n_rows=ledger.n_rows,
+        n_sent=sum(p.n_rows for p in parts),
+        n_good=sum(p.n_good for p in settled),
+        n_bad=sum(p.n_bad for p in settled),
+        n_pending=sum(p.n_rows for p in parts if p.state.is_open),
+        n_requests=sum(p.n_requests for p in parts),
+        n_requests_done=sum(_n_done(p) for p in parts),
+        submitted=min((p.submitted for p in parts if p.submitted), default=None),
+        expires=min((p.expires for p in parts if p.expires and p.state.is_open), default=None),
+        cost=_total([p.cost for p in settled]),
+        parts=tuple(parts),
+    )
+
+
+def _state(parts: Sequence[Part]) -> str:
+    states = {p.state for p in parts if p.state.is_open}
+    if not states:
+        return "done"
+    if PartState.UNSURE in states:
+        return "unsure"
+    if states & set(SENDING):
+        return "submitting"
+    remote = {p.remote_state for p in parts if p.state is PartState.SUBMITTED}
+    waiting_for = [s for s in REMOTE_ORDER if s in remote]
+    if waiting_for:
+        return waiting_for[0]
+    if PartState.HELD in states:
+        return "held"
+    return "collecting"
+
+
+def _n_done(part: Part) -> int:
+    if part.state in (PartState.SETTLED, PartState.FETCHED):
+        return part.n_requests
+    return (part.n_ok or 0) + (part.n_failed or 0)
+
+
+def _total(costs: Sequence[float | None]) -> float | None:
+    known = [c for c in costs if c is not None]
+    return sum(known) if len(known) == len(costs) else None
+
+
+def _date(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M UTC")

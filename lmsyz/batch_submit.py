@@ -1,0 +1,207 @@
+"""From ``df.ie.batch`` to a job on disk and at the provider."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit, urlunsplit
+
+from lmsyz.batch_files import INPUT, OUTPUT, FrameFile, index_path, input_path
+from lmsyz.batch_job import (
+    BATCH_ROOT,
+    REQUESTS_A_PART,
+    BatchJob,
+    Connection,
+    add_parts,
+    connected,
+    keys_of,
+    make_engine,
+    told,
+)
+from lmsyz.batch_ledger import LEDGER, Ledger, PartState, check_job_id, locked
+from lmsyz.cache import SqliteCache
+from lmsyz.engine import plan
+from lmsyz.errors import MissingKeyError, UsageError
+from lmsyz.extract import check_size
+from lmsyz.frame_index import index_as_json
+from lmsyz.frames import read_rows
+from lmsyz.place import Place, read_task
+from lmsyz.providers import missing_key_message
+from lmsyz.rows import Rows
+from lmsyz.settings import Settings, load_settings
+from lmsyz.staleness import differences
+from lmsyz.task import Task
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["submit_batch"]
+
+ID_DIGITS = 32
+
+
+def submit_batch(
+    df: pd.DataFrame,
+    prompt: str,
+    *,
+    schema: Any = None,
+    text_col: Hashable | Sequence[Hashable] = "text",
+    id_col: Hashable | None = None,
+    backend: str | None = None,
+    model: str | None = None,
+    job_id: str | None = None,
+    batch_root_dir: str | os.PathLike[str] = BATCH_ROOT,
+    chunk_size: int | None = None,
+    max_requests_per_batch: int | None = None,
+    cache_path: str | os.PathLike[str] | None = None,
+    fresh: bool = False,
+    ignore_prompt_hash: bool = False,
+    dedupe: bool = True,
+    verify_rows: bool = False,
+    api_key: str | None = None,
+    base_url: str | None = None,
+    client: Any = None,
+    progress: bool | None = None,
+    request_options: Mapping[str, Any] | None = None,
+    send: bool = True,
+) -> BatchJob:
+    """Build, submit and return at once; see :meth:`df.ie.batch`.
+
+    With ``send=False`` the requests are written and nothing is sent: a draft, which the job's next ``refresh()`` or
+    ``wait()`` submits. Drafted again, requests that were never sent are built anew, and rows that came home without an
+    answer are among them.
+    """
+    settings = load_settings()
+    place, task, _ = read_task(
+        settings,
+        prompt,
+        schema=schema,
+        backend=backend,
+        model=model,
+        api_key=api_key,
+        base_url=base_url,
+        client=client,
+        verify_rows=verify_rows,
+        request_options=request_options or {},
+    )
+    size = check_size(chunk_size, "chunk_size", settings.chunk_size)
+    requests_a_part = check_size(max_requests_per_batch, "max_requests_per_batch", REQUESTS_A_PART)
+    rows = read_rows(df, text_col, id_col, dedupe=dedupe)
+    if not len(df):
+        raise UsageError("the frame has no rows, so there is nothing to submit")
+    name = check_job_id(job_id) if job_id is not None else task.fingerprint[:ID_DIGITS]
+    folder = Path(batch_root_dir).expanduser().absolute() / name
+    store = Path(settings.cache_path if cache_path is None else cache_path).expanduser().absolute()
+    if not place.has_key:
+        raise MissingKeyError(missing_key_message(place.backend))
+    connection = connected(task, place, timeout_s=settings.timeout)
+    new = _new_ledger(folder, task, place, settings, store=store, chunk_size=size)
+    _make_folders(folder)
+    with locked(folder):
+        ledger = _ledger_of(new) if send else _draft_of(new)
+        _plan_parts(
+            ledger,
+            connection,
+            rows,
+            df.index,
+            requests_a_part=requests_a_part,
+            fresh=fresh,
+            ignore=ignore_prompt_hash,
+            failed_too=not send,
+        )
+        errors = make_engine(ledger, connection).push(poll=False) if send else []
+    if errors:
+        raise told(errors[0], name)
+    show = settings.progress if progress is None else progress
+    return BatchJob(folder, lambda: connection, rows=rows, index=df.index, show_progress=show)
+
+
+def _plan_parts(
+    ledger: Ledger,
+    connection: Connection,
+    rows: Rows,
+    index: pd.Index,
+    *,
+    requests_a_part: int,
+    fresh: bool,
+    ignore: bool,
+    failed_too: bool,
+) -> None:
+    """Write down the frame, and requests for what is neither stored nor sent already."""
+    with SqliteCache(ledger.cache_path) as cache:
+        planned = plan(cache, connection.task, rows, fresh=fresh, ignore_prompt=ignore)
+    sent = keys_of(ledger, only_open=fresh or failed_too)
+    planned.ask = [p for p in planned.ask if rows.keys[p] not in sent]
+    FrameFile(ledger).write(rows, *index_as_json(index))
+    ledger.n_rows = len(rows)
+    ledger.save()
+    add_parts(ledger, connection, planned, rows, requests_a_part=requests_a_part)
+
+
+def _ledger_of(new: Ledger) -> Ledger:
+    """Return the ledger that is there, if it is of the same task, or the new one."""
+    if not new.path(LEDGER).exists():
+        return new
+    old = Ledger.load(new.folder)
+    if old.record.fingerprint != new.record.fingerprint:
+        what = ", ".join(differences(new.record, old.record))
+        raise UsageError(
+            f"job {old.job_id!r} asks something else ({what}). Leave job_id out or give another one; the old job stays"
+            " as it is"
+        )
+    if old.cache_path != new.cache_path:
+        raise UsageError(f"job {old.job_id!r} puts its answers into {old.cache_path}: cache_path={old.cache_path!r}")
+    return old
+
+
+def _draft_of(new: Ledger) -> Ledger:
+    """Return the ledger without the parts that were never sent; one that has no others may ask something else."""
+    if not new.path(LEDGER).exists():
+        return new
+    old = Ledger.load(new.folder)
+    unsent = [p for p in old.parts if p.state is PartState.BUILT]
+    ledger = new if len(unsent) == len(old.parts) else _ledger_of(new)
+    ledger.parts = [p for p in ledger.parts if p.state is not PartState.BUILT]
+    ledger.chunk_size = new.chunk_size
+    ledger.save()
+    for part in unsent:
+        for path in (input_path(old, part), index_path(old, part)):
+            path.unlink(missing_ok=True)
+    return ledger
+
+
+def _new_ledger(folder: Path, task: Task, place: Place, settings: Settings, *, store: Path, chunk_size: int) -> Ledger:
+    model = task.schema.model if task.schema else None
+    return Ledger(
+        folder=folder,
+        job_id=folder.name,
+        record=task.record,
+        schema_model=model.__name__ if model else "",
+        base_url="" if place.endpoint == "sandbox" else _without_secrets(place.base_url or ""),
+        cache_path=str(store),
+        chunk_size=chunk_size,
+        token_budget=settings.chunk_tokens,
+        quirks=dict(place.quirks),
+        verify=task.verify,
+        own_client=place.client is not None,
+        created=time.time(),
+    )
+
+
+def _without_secrets(url: str) -> str:
+    parts = urlsplit(url)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+def _make_folders(folder: Path) -> None:
+    if not (folder / LEDGER).exists() and any(folder.glob(f"{OUTPUT}/*")):
+        raise UsageError(
+            f"{str(folder)!r} holds a batch job without a ledger of lmsyz (another program's, or a ledger that was"
+            " deleted). It was left as it is, nothing was sent; give another job_id"
+        )
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    for path in (folder, folder / INPUT, folder / OUTPUT):
+        path.mkdir(mode=0o700, exist_ok=True)

@@ -1,0 +1,530 @@
+"""``df.ie.batch``: submitted in one kernel, collected in another, and whatever happens on the way nothing is lost."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from cache_records import run_python
+from pydantic import BaseModel
+
+import lmsyz
+from lmsyz import batch, batch_job
+from lmsyz.batch_job import BatchJob
+from lmsyz.errors import BatchError, ProviderError, RejectedError, UnavailableError, UsageError
+
+PROMPT = "Give the digest of each text."
+SCHEMA = {"digest": str, "words": int}
+
+
+def digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def frame(n: int = 12) -> pd.DataFrame:
+    return pd.DataFrame({"text": [f"Row {i} is one of several." for i in range(n)]})
+
+
+def submit(df: pd.DataFrame, **about: Any) -> BatchJob:
+    job: BatchJob = df.ie.batch(PROMPT, **({"schema": SCHEMA} | about))
+    return job
+
+
+def assert_all_home(df: pd.DataFrame, out: pd.DataFrame) -> None:
+    assert out["ie_error"].isna().all(), out["ie_error"].value_counts()
+    assert out["digest"].tolist() == [digest(t) for t in df["text"]]
+
+
+@pytest.fixture(params=["openai", "anthropic"])
+def backend(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A batch that is not listed at once is not coming; and nobody waits for seconds here."""
+    monkeypatch.setattr(batch, "GRACE_S", 0.0)
+    monkeypatch.setattr(batch_job, "SHORTEST_POLL_S", 0.02)
+    monkeypatch.setenv("LMSYZ_PROGRESS", "false")
+
+
+@pytest.fixture
+def server(sandbox_default: Any) -> Any:
+    """The sandbox, with batches that end at once."""
+    sandbox_default.set_faults(batch_s=0.05)
+    return sandbox_default
+
+
+# --- there and back ---------------------------------------------------------------------------------
+
+
+def test_a_batch_comes_home_aligned_typed_and_as_a_cache_hit_for_extract(server: Any, backend: str) -> None:
+    df = frame().set_index(pd.Index([f"r{i}" for i in range(12)], name="row"))
+    job = submit(df, backend=backend)
+    assert job.results()["ie_error"].str.startswith("pending").all()
+    assert job.wait().is_done
+    out = job.results()
+    assert_all_home(df, out)
+    pd.testing.assert_index_equal(out.index, df.index)
+    n = server.stats()["n_requests"]
+    pd.testing.assert_frame_equal(df.ie.extract(PROMPT, schema=SCHEMA, backend=backend), out)
+    assert server.stats()["n_requests"] == n
+
+
+def test_what_is_stored_is_not_sent(server: Any, backend: str) -> None:
+    frame(5).ie.extract(PROMPT, schema=SCHEMA, backend=backend)
+    job = submit(frame(7), backend=backend)
+    assert job.status().n_sent == 2
+    done = submit(frame(5), backend=backend, job_id="nothing-to-do")
+    assert done.status().is_done
+    assert_all_home(frame(5), done.results())
+
+
+def test_a_batch_sends_byte_for_byte_what_the_live_path_sends(server: Any, backend: str) -> None:
+    df = pd.DataFrame({"text": ["Ünï\u2028code and 'quotes' \"both\"", "another"]})
+    df.ie.extract(PROMPT, schema=SCHEMA, backend=backend, cache_path="live.sqlite", max_tokens=500)
+    submit(df, backend=backend, cache_path="batch.sqlite", max_tokens=500).wait()
+    bodies = []
+    for name in ("live.sqlite", "batch.sqlite"):
+        with lmsyz.SqliteCache(name) as cache:
+            bodies.append([cache.request(a.request_id).body for a in cache.page_answers()])
+    assert bodies[0] == bodies[1]
+    assert "\u2028" in bodies[0][0]
+
+
+def test_the_responses_api_goes_by_batch_too(server: Any) -> None:
+    job = submit(frame(4), api="responses")
+    job.wait()
+    assert_all_home(frame(4), job.results())
+
+
+def test_several_parts_twins_and_empty_texts(server: Any, backend: str) -> None:
+    df = pd.concat([frame(23), frame(4), pd.DataFrame({"text": [None, " "]})], ignore_index=True)
+    job = submit(df, backend=backend, max_requests_per_batch=2, chunk_size=3)
+    assert len(job.status().parts) == 4
+    assert job.status().n_sent == 23
+    job.wait()
+    out = job.results()
+    assert_all_home(df.iloc[:27], out.iloc[:27])
+    assert out["ie_error"].tolist()[27:] == ["invalid: empty text"] * 2
+
+
+CHILD = """
+import sys, json
+import pandas as pd
+import lmsyz
+step = sys.argv[1]
+df = pd.DataFrame({"text": [f"Row {i} is one of several." for i in range(12)], "firm": [f"f{i}" for i in range(12)]},
+                  index=pd.date_range("2024-01-01", periods=12, name="day"))
+about = dict(schema={"digest": str, "words": int}, id_col="firm")
+if step == "submit":
+    print(df.ie.batch("Give the digest of each text.", job_id="job", **about).job_id)
+elif step == "poll":
+    print(lmsyz.batch_jobs().loc[0, "job_id"], lmsyz.BatchJob.load("job").refresh().state)
+elif step == "collect":
+    out = lmsyz.BatchJob.load("job")
+    out.wait()
+    print(out.results().equals(df.ie.extract("Give the digest of each text.", **about)))
+else:
+    df.ie.extract("Give the digest of each text.", **about)
+    print(lmsyz.last_run().counts.n_requests, lmsyz.last_run().counts.n_cached)
+"""
+
+
+def test_four_kernels_share_one_job(server: Any) -> None:
+    assert run_python(CHILD, "submit").strip() == "job"
+    assert run_python(CHILD, "poll").startswith("job ")
+    assert run_python(CHILD, "collect").strip() == "True"
+    assert run_python(CHILD, "extract").split() == ["0", "12"]
+
+
+# --- the same call again ----------------------------------------------------------------------------
+
+
+def test_the_same_call_re_attaches_and_more_rows_submit_only_the_new(server: Any, backend: str) -> None:
+    server.set_faults(batch_s=1000)
+    first = submit(frame(10), backend=backend)
+    again = submit(frame(10), backend=backend)
+    assert again.job_id == first.job_id
+    assert again.status().n_sent == 10
+    more = submit(frame(14), backend=backend)
+    assert [p.n_rows for p in more.status().parts] == [10, 4]
+    assert paid_rows(server) == 0
+    server.advance(1000)
+    more.wait()
+    assert_all_home(frame(14), more.results())
+    assert paid_rows(server) == 14
+    assert_all_home(frame(10), first.results())
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"prompt": "Another."}, "prompt"),
+        ({"model": "sandbox-rules-mini"}, "model"),
+        ({"schema": {"n": int}}, "schema"),
+    ],
+    ids=["prompt", "model", "schema"],
+)
+def test_another_question_under_the_same_job_id_is_refused(server: Any, change: dict[str, Any], word: str) -> None:
+    submit(frame(), job_id="mine")
+    n = server.stats()["n_requests"]
+    with pytest.raises(UsageError, match=f"'mine' asks something else .*{word} changed"):
+        frame().ie.batch(**({"prompt": PROMPT, "schema": SCHEMA, "job_id": "mine"} | change))
+    assert server.stats()["n_requests"] == n
+    assert submit(frame(), job_id="mine").status().n_sent == 12
+
+
+# --- what goes wrong --------------------------------------------------------------------------------
+
+
+def test_what_an_expired_batch_had_done_is_kept_and_retry_sends_the_rest(server: Any, backend: str) -> None:
+    server.set_faults(batch_s=0.05, batch_expires_at=0.6)
+    df = frame(40)
+    job = submit(df, backend=backend, chunk_size=1)
+    job.wait()
+    out = job.results()
+    good = out["ie_error"].isna()
+    assert good.sum() == 24
+    assert out.loc[~good, "ie_error"].str.startswith("failed: ").all()
+    assert out.loc[~good, "ie_error"].str.contains("expired").all()
+    server.set_faults(batch_s=0.05)
+    assert job.retry().n_sent == 40 + 16
+    assert job.results()["ie_error"].str.startswith("pending").sum() == 16
+    job.wait()
+    assert_all_home(df, job.results())
+    assert paid_rows(server) == 40
+
+
+def test_rows_of_failed_requests_say_why_and_finish_live(server: Any, backend: str) -> None:
+    server.set_faults(batch_s=0.05, batch_errors=0.4)
+    df = frame(40)
+    job = submit(df, backend=backend, chunk_size=2)
+    job.wait()
+    bad = job.results()["ie_error"].dropna()
+    assert 0 < len(bad) < 40
+    assert bad.str.startswith("failed: ").all()
+    server.set_faults(batch_s=0.05)
+    asked = server.stats()["n_rows"]
+    assert_all_home(df, job.finish_live())
+    assert server.stats()["n_rows"] - asked == len(bad)
+
+
+def test_another_kernel_retries_with_the_texts_that_were_sent(server: Any, backend: str) -> None:
+    server.set_faults(batch_s=0.05, batch_errors=0.4)
+    df = pd.DataFrame({"title": [f"T{i}" for i in range(20)], "body": ["é\u2028 x", "y"] * 10})
+    job = df.ie.batch(PROMPT, schema=SCHEMA, backend=backend, text_col=["title", "body"], job_id="job", chunk_size=2)
+    job.wait()
+    assert job.results()["ie_error"].notna().any()
+    server.set_faults(batch_s=0.05)
+    again = BatchJob.load("job")
+    again.retry()
+    again.wait()
+    assert again.results()["ie_error"].isna().all()
+    n = server.stats()["n_requests"]
+    df.ie.extract(PROMPT, schema=SCHEMA, backend=backend, text_col=["title", "body"])
+    assert server.stats()["n_requests"] == n
+
+
+def test_replies_that_spoil_rows_are_settled_like_live_ones(server: Any, backend: str) -> None:
+    server.set_faults(
+        batch_s=0.05, malformed=0.1, truncated=0.1, missing=0.1, foreign=0.1, duplicated=0.1, refused=0.05
+    )
+    df = frame(100)
+    job = submit(df, backend=backend)
+    job.wait()
+    out = job.results()
+    good = out["ie_error"].isna()
+    assert 0 < good.sum() < 100
+    assert out.loc[good, "digest"].tolist() == [digest(t) for t in df.loc[good, "text"]]
+    words = set(out.loc[~good, "ie_error"].str.partition(":")[0])
+    assert words <= {"refused", "truncated", "invalid", "missing"}
+    server.set_faults(batch_s=0.05)
+    job.retry()
+    job.wait()
+    assert_all_home(df, job.results())
+
+
+def test_a_cancelled_job_keeps_what_was_done(server: Any, backend: str) -> None:
+    server.set_faults(batch_s=100)
+    job = submit(frame(40), backend=backend, chunk_size=1)
+    server.advance(50)
+    job.refresh()
+    job.cancel()
+    server.advance(100)
+    job.wait()
+    out = job.results()
+    bad = out["ie_error"].dropna()
+    assert bad.str.startswith(("cancelled: ", "failed: ")).all()
+    assert len(bad) > 0
+    assert paid_rows(server) == out["ie_error"].isna().sum()
+
+
+def test_an_output_file_alone_or_an_error_file_alone_is_enough(server: Any) -> None:
+    server.set_faults(batch_s=0.05, error_file_only=True)
+    job = submit(frame(6))
+    assert job.wait().is_done
+    assert job.results()["ie_error"].str.startswith(("failed: ", "missing: ")).all()
+
+
+def test_refused_enqueued_tokens_are_held_back_and_submitted_as_room_comes(server: Any) -> None:
+    server.set_faults(batch_s=0.2, token_limit_batches=1)
+    df = frame(40)
+    job = submit(df, max_requests_per_batch=2)
+    assert len(job.status().parts) == 4
+    job.wait()
+    assert_all_home(df, job.results())
+    assert paid_rows(server) == 40
+
+
+def test_a_batch_that_the_provider_refuses_after_creation_says_why(server: Any) -> None:
+    server.set_faults(batch_s=0.05, batch_failed="invalid_json_line")
+    job = submit(frame(4))
+    job.wait()
+    assert job.results()["ie_error"].str.contains("invalid_json_line").all()
+    assert any("invalid_json_line" in words for words in job.status().problems)
+
+
+def test_a_404_just_after_creation_is_waited_out(server: Any, backend: str) -> None:
+    server.set_faults(batch_s=0.05, not_found_after_create=3)
+    job = submit(frame(4), backend=backend)
+    job.wait()
+    assert_all_home(frame(4), job.results())
+
+
+def test_a_broken_download_is_repeated_until_it_is_whole(server: Any, backend: str) -> None:
+    server.set_faults(batch_s=0.05, broken_download=0.7)
+    job = submit(frame(60), backend=backend)
+    job.wait()
+    assert_all_home(frame(60), job.results())
+
+
+def test_foreign_and_broken_result_lines_do_not_harm_the_others(server: Any, backend: str) -> None:
+    job = submit(frame(20), backend=backend, job_id="job", chunk_size=2)
+    download = type(job._connected().batches).download
+
+    def spoilt(self: Any, file: Any, path: Path, call: Any) -> None:
+        download(self, file, path, call)
+        lines = path.read_bytes().splitlines()
+        path.write_bytes(
+            b"\n".join([b"not json", lines[0].replace(b'"custom_id":"', b'"custom_id":"x'), *lines, lines[0]])
+        )
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(job._connected().batches), "download", spoilt)
+        job.wait()
+    assert_all_home(frame(20), job.results())
+    assert any("were not used" in words for words in job.status().problems)
+
+
+# --- was it created? --------------------------------------------------------------------------------
+
+
+def test_a_batch_created_without_an_answer_is_found_again(server: Any, backend: str) -> None:
+    server.set_faults(batch_s=0.05, create_timeout=1.0)
+    with pytest.raises(UnavailableError) as raised:
+        submit(frame(), backend=backend)
+    assert "Nothing is created twice" in " ".join(raised.value.__notes__)
+    server.set_faults(batch_s=0.05)
+    server.advance(1)
+    job = submit(frame(), backend=backend)
+    job.wait()
+    assert_all_home(frame(), job.results())
+    assert paid_rows(server) == 12
+
+
+def test_where_only_a_person_can_tell_the_job_stops_and_asks(server: Any) -> None:
+    server.set_faults(batch_s=1000, create_timeout=1.0)
+    with pytest.raises(UnavailableError):
+        submit(frame(), backend="anthropic", job_id="job")
+    server.set_faults(batch_s=1000)
+    job = BatchJob.load("job")
+    with pytest.raises(BatchError, match=r"may have been created.*job.adopt\(1, 'msgbatch_.*job.create_again\(1\)"):
+        job.wait()
+    assert job.status().state == "unsure"
+    remote = job.status().parts[0].candidates[0]
+    assert job.adopt(1, remote).state == "in_progress"
+    server.advance(1000)
+    job.wait()
+    assert_all_home(frame(), job.results())
+    assert paid_rows(server) == 12
+
+
+def test_a_candidate_that_has_ended_tells_by_its_ids_whether_it_is_ours(server: Any) -> None:
+    server.set_faults(batch_s=1000, create_timeout=1.0)
+    with pytest.raises(UnavailableError):
+        submit(frame(), backend="anthropic", job_id="job")
+    server.set_faults(batch_s=1000)
+    other = frame().assign(text=[f"Somebody else's row {i}" for i in range(12)])
+    submit(other, backend="anthropic", job_id="other", batch_root_dir="elsewhere")
+    server.advance(1000)
+    job = BatchJob.load("job")
+    job.wait()
+    assert_all_home(frame(), job.results())
+    assert paid_rows(server) == 24
+
+
+def test_a_refusal_creates_nothing_and_says_so(server: Any, backend: str) -> None:
+    with pytest.raises(ProviderError):
+        submit(frame(), backend=backend, api_key="sk-invalid-key")
+    job = submit(frame(), backend=backend)
+    job.wait()
+    assert paid_rows(server) == 12
+
+
+def test_a_batch_that_the_provider_no_longer_knows_stops_and_asks(
+    server: Any, backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch, "NOT_FOUND_YET_S", 0.0)
+    server.set_faults(batch_s=1000)
+    job = submit(frame(4), backend=backend)
+    server.set_faults(batch_s=1000, not_found_after_create=10**6)
+    with pytest.raises(BatchError, match=r"knows no batch .*job.give_up\(1\)"):
+        job.refresh()
+    job.give_up(1)
+    assert job.results()["ie_error"].str.contains("given up").all()
+
+
+# --- the folder -------------------------------------------------------------------------------------
+
+
+def test_one_writer_at_a_time_and_the_second_is_told(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from filelock import FileLock
+
+    job = submit(frame(4))
+    monkeypatch.setattr(batch_job, "locked", lambda folder: batch_job.__dict__["_locked"](folder, patience_s=0.1))
+    monkeypatch.setitem(batch_job.__dict__, "_locked", __import__("lmsyz.batch_ledger", fromlist=["locked"]).locked)
+    with FileLock(job.folder / "job.lock"), pytest.raises(BatchError, match=r"another kernel .* is working on"):
+        job.refresh()
+    job.wait()
+    assert_all_home(frame(4), job.results())
+
+
+def test_the_folder_is_private_and_holds_no_key(server: Any, backend: str) -> None:
+    secret = {"x-api-token": "secret-header"}
+    job = submit(frame(4), backend=backend, api_key="secret-key", extra_headers=secret)
+    job.wait()
+    paths = [p for p in job.folder.rglob("*") if p.is_file()]
+    assert len(paths) > 4
+    for path in paths:
+        assert b"secret" not in path.read_bytes(), path
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600, path
+    assert all(stat.S_IMODE(p.stat().st_mode) == 0o700 for p in [job.folder, *job.folder.iterdir()] if p.is_dir())
+
+
+@pytest.mark.parametrize("job_id", ["../up", "a/b", "", ".hidden", "x" * 101, "a\\b", "a b", None.__class__])
+def test_a_job_id_that_cannot_be_a_folder_is_refused(server: Any, job_id: Any) -> None:
+    with pytest.raises(UsageError, match="job_id="):
+        submit(frame(2), job_id=job_id)
+    assert not os.path.exists("batch_jobs")
+
+
+def test_bad_input_is_refused_before_a_folder_is_made(server: Any) -> None:
+    for about in ({"text_col": "no"}, {"chunk_size": 0}, {"max_requests_per_batch": 0}, {"schema": {"ie_error": str}}):
+        with pytest.raises(UsageError):
+            submit(frame(2), **about)
+    with pytest.raises(UsageError, match="no rows"):
+        submit(frame(0))
+    assert not os.path.exists("batch_jobs")
+    with pytest.raises(BatchError, match=r"no batch job in .*nope.*lmsyz.batch_jobs\(\)"):
+        BatchJob.load("nope")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("{", "cannot be read"),
+        ('{"a": 1}', "not a ledger of lmsyz"),
+        ('{"lmsyz_batch": 99}', "newer lmsyz"),
+        ('{"lmsyz_batch": 1, "parts": [], "task": {}}', "damaged"),
+    ],
+)
+def test_a_damaged_or_foreign_ledger_is_left_as_it_is(server: Any, content: str, words: str) -> None:
+    job = submit(frame(2), job_id="job")
+    job.wait()
+    (job.folder / "job.json").write_text(content)
+    with pytest.raises(BatchError, match=words):
+        submit(frame(2), job_id="job", fresh=True)
+    assert (job.folder / "job.json").read_text() == content
+    assert lmsyz.batch_jobs().empty
+
+
+def test_a_pydantic_model_has_to_be_given_again_to_another_kernel(server: Any) -> None:
+    class Row(BaseModel):
+        digest: str
+
+    job = submit(frame(4), schema=Row, job_id="job")
+    with pytest.raises(UsageError, match=r"BatchJob.load\('job', schema=Row\)"):
+        BatchJob.load("job").refresh()
+    again = BatchJob.load("job", schema=Row)
+    again.wait()
+    assert again.results()["digest"].tolist() == [digest(t) for t in frame(4)["text"]]
+    assert job.results()["ie_error"].isna().all()
+
+
+def test_jobs_are_listed_and_shown_safely(server: Any) -> None:
+    submit(frame(4), job_id="one").wait()
+    server.set_faults(batch_s=1000)
+    submit(frame(9), job_id="two", backend="anthropic")
+    jobs = lmsyz.batch_jobs().set_index("job_id")
+    assert jobs.loc["one", ["state", "rows", "answered", "pending"]].tolist() == ["done", 4, 4, 0]
+    assert jobs.loc["two", ["state", "backend", "sent", "pending"]].tolist() == ["in_progress", "anthropic", 9, 9]
+    assert jobs["cost"].isna().tolist() == [False, True] or jobs["cost"].isna().any()
+    job = BatchJob.load("one")
+    ledger = json.loads((job.folder / "job.json").read_text())
+    ledger["parts"][0]["problems"] = ["<img src=x onerror=alert(1)>"]
+    (job.folder / "job.json").write_text(json.dumps(ledger))
+    assert "<img" not in job._repr_html_()
+    assert "&lt;img" in job._repr_html_()
+    assert "batch job one: done" in repr(job)
+
+
+def test_an_interrupted_wait_does_not_cancel_the_job(server: Any) -> None:
+    import signal
+    import threading
+
+    server.set_faults(batch_s=1000)
+    job = submit(frame(4))
+    timer = threading.Timer(0.3, lambda: signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT))
+    timer.start()
+    with pytest.raises(lmsyz.RunInterrupted, match="the waiting, not the job"):
+        job.wait()
+    server.advance(1000)
+    job.wait()
+    assert_all_home(frame(4), job.results())
+
+
+def test_a_lost_network_is_waited_out(server: Any, monkeypatch: pytest.MonkeyPatch, backend: str) -> None:
+    job = submit(frame(4), backend=backend)
+    kind = type(job._connected().batches)
+    retrieve, n = kind.retrieve, []
+
+    def flaky(self: Any, *args: Any) -> Any:
+        n.append(1)
+        if len(n) < 4:
+            raise UnavailableError("the network is down")
+        return retrieve(self, *args)
+
+    monkeypatch.setattr(kind, "retrieve", flaky)
+    with pytest.raises(UnavailableError):
+        job.refresh()
+    assert job.wait().is_done
+
+    def refused(self: Any, *args: Any) -> Any:
+        raise RejectedError("the key is bad")
+
+    monkeypatch.setattr(kind, "retrieve", refused)
+    server.set_faults(batch_s=1000)
+    with pytest.raises(RejectedError):
+        submit(frame(8), backend=backend, job_id="other").wait()
+
+
+def paid_rows(handle: Any) -> int:
+    """Rows of batch requests that were run, and so are paid for."""
+    return int(handle.stats()["n_batch_rows_paid"])
