@@ -31,6 +31,7 @@ Positions = tuple[int, ...]
 ASKS_PER_ROW = 4  # besides the halvings that lead to a chunk of one
 REFUSED_REQUESTS_BEFORE_STOP = 3
 UNREADABLE_REPLIES_BEFORE_STOP = 8
+FRUITLESS_ROWS_BEFORE_STOP = 40
 CANCELLED = "cancelled: the run was stopped before this row was asked"
 
 
@@ -76,7 +77,8 @@ class Judge:
         self._max_asks = ASKS_PER_ROW + math.ceil(math.log2(max(chunk_size, 1)))
         self._n_workers = n_workers
         self._asks: dict[int, int] = {}
-        self._any_success = False
+        self._any_success = self._any_good = False
+        self._fruitless: set[int] = set()
         self._refused_in_a_row = self._unreadable_in_a_row = self._unavailable_in_a_row = 0
 
     def reply(self, positions: Positions, settled: Settled) -> Verdict:
@@ -97,6 +99,9 @@ class Judge:
         self._unreadable_in_a_row = 0 if settled.readable else self._unreadable_in_a_row + 1
         self._any_success = self._any_success or settled.readable
         verdict = self._ask_again(positions, settled) if settled.bad else Verdict()
+        self._any_good = self._any_good or bool(settled.good)
+        if not self._any_good:
+            verdict.fatal = self._fruitless_error(positions, settled)
         if not self._any_success and self._unreadable_in_a_row >= UNREADABLE_REPLIES_BEFORE_STOP:
             reason = next(iter(settled.bad.values()))
             n = self._unreadable_in_a_row
@@ -125,6 +130,19 @@ class Judge:
         if not isinstance(error, ProviderError) or isinstance(error, (RejectedError, UnsupportedFormError)):
             return Verdict(failed=[(positions, reason)], fatal=error)
         return self._refused(positions, error)
+
+    def _fruitless_error(self, positions: Positions, settled: Settled) -> RejectedError | None:
+        """Return what ends a run in which nothing comes back that fits: each of its rows would be asked many times."""
+        if settled.outcome in ("refused", "filtered"):
+            return None  # that is about the rows, and is not asked many times
+        self._fruitless.update(positions)
+        if len(self._fruitless) < FRUITLESS_ROWS_BEFORE_STOP:
+            return None
+        reason = next(iter(settled.bad.values()))
+        return RejectedError(
+            f"not one of the first {len(self._fruitless)} rows has a usable answer ({reason}). Try the call on five rows:"
+            " df.head().ie.extract(...), then mend the prompt, the schema or the model"
+        )
 
     def _ask_again(self, positions: Positions, settled: Settled) -> Verdict:
         verdict = Verdict()

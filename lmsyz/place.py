@@ -36,6 +36,8 @@ RESERVED_OPTIONS = frozenset(
     ]
 )
 NOT_JSON_OPTIONS = ("timeout",)
+# Sent where no key is wanted; unlike any word of a message, since keys are taken out of messages.
+NO_KEY = "no-key-needed"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -119,7 +121,7 @@ def find_place(
     sandboxed = client is None and base_url is None and settings.sandbox_url is not None
     if sandboxed:
         base_url = str(settings.sandbox_url).rstrip("/") + ("/v1" if backend == "openai" else "")
-        api_key = api_key or "sandbox"
+        api_key = api_key or NO_KEY
     elif client is None:
         base_url = base_url or settings.base_url_of(backend)
         api_key = api_key or settings.key_of(backend)
@@ -128,7 +130,7 @@ def find_place(
     url = base_url_of(backend, client, base_url)
     is_local = _is_loopback(url)
     if is_local and not api_key:
-        api_key = "none"  # a server on this machine wants no key, but the SDK does
+        api_key = NO_KEY  # a server on this machine wants no key, but the SDK does
     is_sandbox = sandboxed or (is_local and model.startswith(SANDBOX_MODEL))
     return Place(
         backend=backend,

@@ -79,6 +79,11 @@ def test_a_run_that_cannot_reach_its_server_says_so_once() -> None:
     assert "0 of 50 rows" in " ".join(raised.value.__notes__)
 
 
+def test_messages_about_the_sandbox_do_not_lose_words_to_the_hiding_of_keys(sandbox_default: Any) -> None:
+    with pytest.raises(RejectedError, match=r"The sandbox has sandbox-rules, .*\(check model=\)"):
+        extract(frame(3), model="sandbox-rules-nope")
+
+
 def test_a_bad_key_costs_a_handful_of_requests_and_one_message(sandbox_default: Any) -> None:
     with pytest.raises(RejectedError, match="401") as raised:
         extract(frame(1000), api_key="sk-invalid-key-of-mine", max_workers=8)
@@ -95,7 +100,7 @@ def test_a_bad_key_costs_a_handful_of_requests_and_one_message(sandbox_default: 
     [
         ({"model": "sandbox-rules-nope"}, "404"),
         ({"model": "sandbox-rules-reasoning", "temperature": 0.5}, "temperature"),
-        ({"no_such_option": 1}, "no_such_option"),
+        ({"temprature": 1}, "temprature"),
     ],
     ids=["model", "sampling", "option"],
 )

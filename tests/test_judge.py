@@ -118,6 +118,19 @@ def test_requests_that_are_all_refused_end_the_run_after_a_handful() -> None:
     assert [made.error((i,), TooLongError("long")).fatal for i in range(9)] == [None] * 9
 
 
+def test_a_run_in_which_nothing_fits_ends_before_every_row_is_asked_many_times() -> None:
+    made = judge(seen_good=False)
+    bad = [made.reply((i, i + 1), settled(dict.fromkeys((i, i + 1), "invalid: x"))).fatal for i in range(0, 40, 2)]
+    assert bad[:19] == [None] * 19
+    assert "not one of the first 40 rows has a usable answer (invalid: x)" in str(bad[19])
+    made = judge(seen_good=False)
+    refused = Settled(good={}, bad={0: "refused: x"}, outcome="refused")
+    assert [made.reply((i,), refused).fatal for i in range(99)] == [None] * 99
+    made = judge()
+    for i in range(99):
+        assert made.reply((i,), settled({i: "invalid: x"})).fatal is None
+
+
 def test_replies_that_can_never_be_read_end_the_run_after_a_handful() -> None:
     made, bad = judge(seen_good=False), settled({1: "invalid: no JSON"}, readable=False)
     fatal = [made.reply((1,), bad).fatal for _ in range(8)]

@@ -125,6 +125,9 @@ def _about_every_row(fault: Fault) -> ProviderError | None:
         return fault.as_error(RejectedError, hint="check api_key= or the environment")
     if fault.status == 404:
         return fault.as_error(RejectedError, hint="is base_url right? For OpenAI's API it ends in /v1")
+    if "unrecognized request argument" in fault.words.lower():
+        # Said without a code or a param, as public issue threads show.
+        return fault.as_error(RejectedError, hint="an option of this call: check its spelling")
     param = re.split(r"[.\[]", fault.param)[0]
     if param and param not in ROW_PARAMS:
         return fault.as_error(RejectedError, hint=f"the option {param}= of this call")
