@@ -12,12 +12,14 @@ _accessor.register()
 __version__ = "0.1.0"
 
 _HOMES = {
+    "AnthropicBatchExtractor": "lmsyz.extractors",
     "BatchError": "lmsyz.errors",
     "BatchJob": "lmsyz.batch_job",
     "DataFrameIterator": "lmsyz.frames",
     "ExtractionError": "lmsyz.errors",
     "LmsyzError": "lmsyz.errors",
     "MissingKeyError": "lmsyz.errors",
+    "OpenAIBatchExtractor": "lmsyz.extractors",
     "Run": "lmsyz.run",
     "RunInterrupted": "lmsyz.errors",
     "Settings": "lmsyz.settings",

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from lmsyz.cli_batch import batch
 from lmsyz.errors import LmsyzError, UsageError
 
 __all__ = ["main"]
@@ -47,6 +48,9 @@ class _Commands(click.Group):
 @click.version_option(package_name="lmsyz", message="%(prog)s %(version)s", prog_name="lmsyz")
 def main() -> None:
     """Turn a text column into measured data with an LLM."""
+
+
+main.add_command(batch)
 
 
 @main.command()

@@ -38,23 +38,13 @@ EXAMPLES = 10
 class _Steps:
     """What both classes do: a draft, its submission, a look, and the answers."""
 
-    def __init__(
-        self,
-        batch_root_dir: str | os.PathLike[str],
-        max_requests: int,
-        api_key: str | None,
-        base_url: str | None,
-        client: Any,
-        cache_path: str | os.PathLike[str] | None,
-    ) -> None:
+    def __init__(self, batch_root_dir: str | os.PathLike[str], max_requests: int, **about: Any) -> None:
         self.batch_root_dir = Path(batch_root_dir)
         self.max_requests_per_batch = check_size(max_requests, "max_requests_per_batch", REQUESTS_A_PART)
-        self.client = client
-        self._cache_path = cache_path
-        self._reach: dict[str, Any] = {"api_key": api_key, "base_url": base_url}
+        self._cache_path = about.pop("cache_path")
+        self._reach = about  # key, address and client, as every step needs them
 
     def _build(self, dataframe: pd.DataFrame, job_id: str, prompt: str, **about: Any) -> Ledger:
-        """Write the requests; nothing is sent."""
         job = submit_batch(
             dataframe,
             prompt,
@@ -62,7 +52,6 @@ class _Steps:
             batch_root_dir=self.batch_root_dir,
             max_requests_per_batch=self.max_requests_per_batch,
             cache_path=self._cache_path,
-            client=self.client,
             send=False,
             **self._reach,
             **about,
@@ -73,7 +62,6 @@ class _Steps:
         return ledger
 
     def _submit(self, job_id: str) -> BatchStatus:
-        """Send what was built and is not at the provider yet."""
         status = self._seen(self._job(job_id).refresh())
         for part in status.parts:
             if part.state in (PartState.CREATING, PartState.UNSURE):
@@ -85,27 +73,24 @@ class _Steps:
                 )
         return status
 
-    def _look(self, job_id: str, continuous: bool, interval: float, timeout: float | None, step: str) -> BatchStatus:
-        """See how the job is doing, once or until it is done, and bring home what has ended; submit nothing."""
+    def _look(self, job_id: str, continuous: bool, interval: float, timeout: float | None = None) -> BatchStatus:
+        """See how the job is doing and bring home what has ended; a draft stays a draft."""
         job = self._job(job_id)
-        unsent = [p.n for p in job.status().parts if p.state is PartState.BUILT]
-        if unsent:
-            raise BatchError(
-                f"parts {unsent} of job {job_id!r} are built and not submitted: call {step}({job_id!r}) first"
-            )
+        drafts = [p.n for p in job.status().parts if p.state is PartState.BUILT]
+        if drafts:
+            raise BatchError(f"parts {drafts} of job {job_id!r} are built and were never submitted: submit them first")
         return self._seen(job.wait(interval, timeout) if continuous else job.refresh())
 
     def _answers(self, job_id: str) -> pd.DataFrame | None:
-        """Return the answers that are home, of this frame and of earlier ones; None without any."""
-        folder = self._folder(job_id)
-        if not (folder / LEDGER).exists():
-            log.warning("there is no batch job in %s", folder)
+        if not (self._folder(job_id) / LEDGER).exists():
+            log.warning("there is no batch job in %s", self._folder(job_id))
             return None
-        ledger = Ledger.load(folder)
+        ledger = Ledger.load(self._folder(job_id))
         rows = _all_rows(ledger)
         with SqliteCache(ledger.cache_path) as cache:
-            tasks = cache.reading_tasks(ledger.record, ledger.ignore_prompt)
-            answers = cache.answers(tasks, {k for k in rows.keys if k})
+            answers = cache.answers(
+                cache.reading_tasks(ledger.record, ledger.ignore_prompt), {k for k in rows.keys if k}
+            )
         failures, schema = read_failures(ledger), stored_task(ledger).schema
         out = answers_frame(pd.RangeIndex(len(rows)), rows, answers, failures, schema)
         out.insert(0, "input_id", list(rows.ids or ()))
@@ -120,15 +105,14 @@ class _Steps:
         return self.batch_root_dir.expanduser().absolute() / check_job_id(job_id)
 
     def _job(self, job_id: str) -> BatchJob:
-        return BatchJob.load(job_id, batch_root_dir=self.batch_root_dir, client=self.client, **self._reach)
+        return BatchJob.load(job_id, batch_root_dir=self.batch_root_dir, **self._reach)
 
     def _seen(self, status: BatchStatus) -> BatchStatus:
         """Write down each batch as the provider told of it last, for the reader; the engine goes by its ledger."""
-        for part in status.parts:
-            if part.remote:
-                about = {"id": part.remote, "job_id": status.job_id, "model": status.model, **asdict(part)}
-                path = self._folder(status.job_id) / self._manifest(part)
-                write_private(path, json.dumps(about, ensure_ascii=False, indent=1).encode(), flush=False)
+        for part in (p for p in status.parts if p.remote):
+            about = {"id": part.remote, "job_id": status.job_id, "model": status.model, **asdict(part)}
+            path = self._folder(status.job_id) / self._manifest(part)
+            write_private(path, json.dumps(about, ensure_ascii=False, indent=1).encode("utf-8", "replace"), flush=False)
         log.info("%r", status)
         return status
 
@@ -137,8 +121,7 @@ class _Steps:
 
 
 class OpenAIBatchExtractor(_Steps):
-    """OpenAI batches step by step: ``create_batch_jsonl``, ``submit_batches``, ``check_batch_status``,
-    ``retrieve_results_as_dataframe``.
+    """OpenAI's batches in four steps: create_batch_jsonl, submit_batches, check_batch_status, retrieve_results...
 
     Parameters
     ----------
@@ -146,18 +129,8 @@ class OpenAIBatchExtractor(_Steps):
         Where jobs lie, each in a folder of its name.
     max_requests_per_batch : int
         Requests in one file, and so in one batch.
-    api_key : str, optional
-        Goes before the settings.
-    base_url, client, cache_path : optional
+    api_key, base_url, client, cache_path : optional
         As in :meth:`df.ie.batch`.
-
-    Examples
-    --------
-    >>> steps = OpenAIBatchExtractor(batch_root_dir="my_job")
-    >>> steps.create_batch_jsonl(df, "id", "text", prompt, "tone", "gpt-4.1-mini")  # doctest: +SKIP
-    >>> steps.submit_batches("tone")  # doctest: +SKIP
-    >>> steps.check_batch_status("tone", continuous=True)  # doctest: +SKIP
-    >>> out = steps.retrieve_results_as_dataframe("tone")  # doctest: +SKIP
     """
 
     def __init__(
@@ -170,7 +143,8 @@ class OpenAIBatchExtractor(_Steps):
         client: Any = None,
         cache_path: str | os.PathLike[str] | None = None,
     ) -> None:
-        super().__init__(batch_root_dir, max_requests_per_batch, api_key, base_url, client, cache_path)
+        about = {"api_key": api_key, "base_url": base_url, "client": client, "cache_path": cache_path}
+        super().__init__(batch_root_dir, max_requests_per_batch, **about)
 
     def create_batch_jsonl(
         self,
@@ -187,23 +161,17 @@ class OpenAIBatchExtractor(_Steps):
     ) -> None:
         """Write the requests to ``batch_input/batch_N.jsonl``; nothing is sent.
 
-        Requests that were built before and never submitted are built anew, so that a prompt can still be changed.
+        What was built before and never submitted is built anew, so that a prompt can still be changed.
 
         Parameters
         ----------
-        dataframe, id_col, text_col, prompt, chunk_size
-            As in :meth:`df.ie.batch`; `id_col` is required here.
-        job_id : str
-            The job's name, and its folder's.
-        model_name : str
-            As it stands in the request.
+        dataframe, id_col, text_col, prompt, job_id, model_name, chunk_size, schema_dict
+            As in :meth:`df.ie.batch`, where the last three are `model`, `chunk_size` and `schema`.
         temperature : float
             Left out for models that take none but their own (o1, o3, gpt-5 and later).
         exclude_processed : bool
-            Leave out rows that are answered already. Rows that are on their way are left out always, and rows that
-            came home without an answer never.
-        schema_dict : dict, optional
-            Any form of schema that :meth:`df.ie.extract` takes.
+            Leave out rows that are answered already. Rows on their way are left out always; rows that came home
+            without an answer are asked again.
         """
         reasons = quirks_of(model_name).max_tokens_name != "max_tokens"
         self._build(
@@ -221,14 +189,7 @@ class OpenAIBatchExtractor(_Steps):
         )
 
     def submit_batches(self, job_id: str) -> None:
-        """Upload the files and create a batch of each, once, however often this is called.
-
-        Each batch is written down in ``batch_output/submission_<id>.json``.
-
-        Parameters
-        ----------
-        job_id : str
-            The job.
+        """Upload each file and create its batch, once, however often this is called; ``submission_<id>.json`` tells.
 
         Raises
         ------
@@ -240,59 +201,26 @@ class OpenAIBatchExtractor(_Steps):
         self._submit(job_id)
 
     def check_batch_status(self, job_id: str, continuous: bool = False, interval: float = 300) -> BatchStatus:
-        """Ask how the batches are doing and fetch what has ended: ``batch_result_<id>.jsonl``, ``batch_error_<id>.txt``.
+        """Fetch what has ended, as ``batch_result_<id>.jsonl`` and ``batch_error_<id>.txt``, and tell of the rest.
 
-        Parameters
-        ----------
-        job_id : str
-            The job.
-        continuous : bool
-            Go on until every batch has ended.
-        interval : float
-            Seconds between looks, then.
-
-        Returns
-        -------
-        BatchStatus
+        `continuous` goes on, with `interval` seconds between looks, until every batch has ended.
         """
-        return self._look(job_id, continuous, interval, None, "submit_batches")
+        return self._look(job_id, continuous, interval)
 
     def retrieve_results_as_dataframe(self, job_id: str) -> pd.DataFrame | None:
-        """Return what :meth:`check_batch_status` has brought home; sends nothing.
-
-        Parameters
-        ----------
-        job_id : str
-            The job.
-
-        Returns
-        -------
-        DataFrame or None
-            ``input_id`` (the ids as text) and the extracted fields. Rows without an answer are left out and logged.
-        """
+        """Return what is home, None if nothing is: ``input_id`` (as text) and the fields; failed rows only logged."""
         return self._answers(job_id)
 
 
 class AnthropicBatchExtractor(_Steps):
-    """Anthropic message batches step by step: ``create_batch_requests``, ``submit_batch``, ``check_batch_status``,
-    ``retrieve_results_as_dataframe``.
+    """Anthropic's batches in four steps: create_batch_requests, submit_batch, check_batch_status, retrieve_results...
 
     Parameters
     ----------
     batch_root_dir : str or Path
         Where jobs lie, each in a folder of its name.
-    api_key : str, optional
-        Goes before the settings.
-    base_url, client, cache_path : optional
+    api_key, base_url, client, cache_path : optional
         As in :meth:`df.ie.batch`.
-
-    Examples
-    --------
-    >>> steps = AnthropicBatchExtractor(batch_root_dir="my_job")
-    >>> steps.create_batch_requests(df, "id", "text", prompt, "tone", "claude-haiku-5-5")  # doctest: +SKIP
-    >>> steps.submit_batch("tone")  # doctest: +SKIP
-    >>> steps.check_batch_status("tone", continuous=True)  # doctest: +SKIP
-    >>> out = steps.retrieve_results_as_dataframe("tone")  # doctest: +SKIP
     """
 
     def __init__(
@@ -304,7 +232,8 @@ class AnthropicBatchExtractor(_Steps):
         client: Any = None,
         cache_path: str | os.PathLike[str] | None = None,
     ) -> None:
-        super().__init__(batch_root_dir, ANTHROPIC_REQUESTS, api_key, base_url, client, cache_path)
+        about = {"api_key": api_key, "base_url": base_url, "client": client, "cache_path": cache_path}
+        super().__init__(batch_root_dir, ANTHROPIC_REQUESTS, **about)
 
     def create_batch_requests(
         self,
@@ -319,118 +248,66 @@ class AnthropicBatchExtractor(_Steps):
         tool_name: str = "extract_results",
         max_tokens: int = 32000,
     ) -> Path:
-        """Write the requests to ``batch_input/requests.json``; nothing is sent.
+        """Write the requests to ``batch_input/requests.json`` and return its path; nothing is sent.
 
         Rows that are answered already or on their way are left out; rows that came home without an answer are not.
-        Requests that were built before and never submitted are built anew, so that a prompt can still be changed.
+        What was built before and never submitted is built anew, so that a prompt can still be changed.
 
         Parameters
         ----------
-        dataframe, id_col, text_col, prompt, chunk_size
-            As in :meth:`df.ie.batch`; `id_col` is required here.
-        job_id : str
-            The job's name, and its folder's.
-        model_name : str
-            As it stands in the request.
-        schema_dict : dict, optional
-            Any form of schema that :meth:`df.ie.extract` takes.
+        dataframe, id_col, text_col, prompt, job_id, model_name, chunk_size, schema_dict, max_tokens
+            As in :meth:`df.ie.batch`, where `model_name` is `model` and `schema_dict` is `schema`.
         tool_name : str
-            Not used: the shape of an answer is asked for by the provider's own means.
-        max_tokens : int
-            The most that one reply may take.
-
-        Returns
-        -------
-        Path
-            The file that was written last; the job's folder for it where there was nothing to ask.
+            Not needed: the shape of an answer is asked for by the provider's own means.
         """
-        about: dict[str, Any] = {"text_col": text_col, "id_col": id_col, "chunk_size": chunk_size}
-        options = {"max_tokens": max_tokens}
         ledger = self._build(
             dataframe,
             job_id,
             prompt,
             schema=schema_dict,
+            text_col=text_col,
+            id_col=id_col,
             backend="anthropic",
             model=model_name,
-            request_options=options,
-            **about,
+            chunk_size=chunk_size,
+            request_options={"max_tokens": max_tokens},
         )
-        return input_path(ledger, ledger.parts[-1]) if ledger.parts else ledger.path(INPUT)
+        return input_path(ledger, ledger.parts[-1]) if ledger.parts else ledger.path(INPUT, "requests.json")
 
     def submit_batch(self, job_id: str) -> str:
-        """Create the batch, once, however often this is called; it is written down in ``batch_input/submission.json``.
+        """Create the batch, once, however often this is called, and return its id; ``submission.json`` tells of it.
 
-        Parameters
-        ----------
-        job_id : str
-            The job.
-
-        Returns
-        -------
-        str
-            The batch's id at Anthropic, the latest where there are several; empty where there was nothing to ask.
-
-        Raises
-        ------
-        ProviderError
-            The provider refused, or could not be reached; the same call goes on from there.
-        BatchError
-            It cannot be told yet whether a batch was created.
+        The latest id where a job has several batches, and an empty one where there was nothing to ask. Raises as
+        :meth:`OpenAIBatchExtractor.submit_batches` does.
         """
         return next((p.remote for p in reversed(self._submit(job_id).parts) if p.remote), "")
 
     def check_batch_status(
         self, job_id: str, continuous: bool = False, interval: float = 30, timeout: float | None = None
     ) -> str:
-        """Ask how the batch is doing and fetch its results, once it has ended, to ``batch_output/results.jsonl``.
+        """Return ``"in_progress"``, ``"canceling"`` or ``"ended"``; then ``batch_output/results.jsonl`` is home.
 
-        Parameters
-        ----------
-        job_id : str
-            The job.
-        continuous : bool
-            Go on until it has ended.
-        interval : float
-            Seconds between looks, then.
-        timeout : float, optional
-            Seconds to go on for, at most.
-
-        Returns
-        -------
-        str
-            ``"in_progress"``, ``"canceling"`` or ``"ended"``.
-
-        Raises
-        ------
-        TimeoutError
-            It had not ended by then.
+        `continuous` goes on, with `interval` seconds between looks, until it has ended; a TimeoutError if that takes
+        more than `timeout` seconds.
         """
-        status = self._look(job_id, continuous, interval, timeout, "submit_batch")
+        status = self._look(job_id, continuous, interval, timeout)
         if continuous and not status.is_done:
             raise TimeoutError(f"batch job {job_id!r} did not end within {timeout} s; it goes on at Anthropic")
         return "ended" if status.is_done else "canceling" if status.state == "cancelling" else "in_progress"
 
     def retrieve_results_as_dataframe(self, job_id: str, tool_name: str = "extract_results") -> pd.DataFrame | None:
-        """Return what has come home, after one more look at Anthropic where something is still on its way.
+        """Return what is home, None if nothing is: ``input_id`` (as text) and the fields; failed rows only logged.
 
-        Parameters
-        ----------
-        job_id : str
-            The job.
-        tool_name : str
-            Not used.
-
-        Returns
-        -------
-        DataFrame or None
-            ``input_id`` (the ids as text) and the extracted fields. Rows without an answer are left out and logged.
+        Where batches are still on their way, Anthropic is looked at once more. `tool_name` is not needed.
         """
-        job = self._folder(job_id) / LEDGER
-        states = {p.state for p in Ledger.load(job.parent).parts} if job.exists() else set()
-        if PartState.BUILT not in states and any(state.is_open for state in states):
-            self._look(job_id, False, 0, None, "submit_batch")
+        if (self._folder(job_id) / LEDGER).exists():
+            states = {p.state for p in Ledger.load(self._folder(job_id)).parts}
+            if PartState.BUILT not in states and any(state.is_open for state in states):
+                self._look(job_id, continuous=False, interval=0)
         return self._answers(job_id)
+
+    def _manifest(self, part: Part) -> str:
+        return f"{INPUT}/submission.json" if part.n == 1 else f"{INPUT}/submission_{part.n}.json"
 
 
 def _all_rows(ledger: Ledger) -> Rows:

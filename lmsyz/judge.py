@@ -132,7 +132,7 @@ class Judge:
         return self._refused(positions, error)
 
     def _fruitless_error(self, positions: Positions, settled: Settled) -> RejectedError | None:
-        """Return what ends a run in which nothing comes back that fits: each of its rows would be asked many times."""
+        """Return what ends a run in which nothing that comes back fits: every row would be asked many times."""
         if settled.outcome in ("refused", "filtered"):
             return None  # that is about the rows, and is not asked many times
         self._fruitless.update(positions)

@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 from batch_wire import FileServer, Give, batches_at
+from scripted_server import provider_at, task_of
 
 from lmsyz.errors import RateLimitError, RejectedError, RequestError, UnavailableError
-from lmsyz.providers import batch_http, sending
-from lmsyz.providers.base import Call
+from lmsyz.providers import batch_http, batches_of, sending
+from lmsyz.providers.base import Call, Form
 from lmsyz.providers.batches import ResultFile
 
 LINE = json.dumps({"custom_id": "r-1", "text": "one\u2028two " + "x" * 900}, ensure_ascii=False).encode() + b"\n"
@@ -273,3 +274,34 @@ def test_an_endpoint_without_a_batch_api_is_named_as_such(backend: str, tmp_path
                 send(backend, batches, path)
             with pytest.raises(RejectedError, match="has this endpoint a batch API"):
                 list(batches.recent(0.0, Call()))
+
+
+# --- the whole way, through the sandbox -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_batch_goes_there_and_comes_back(backend: str, sandbox: Any, tmp_path: Path) -> None:
+    sandbox.set_faults(batch_s=100)
+    url = sandbox.openai_base_url if backend == "openai" else sandbox.anthropic_base_url
+    with provider_at(url, backend, model="sandbox-rules") as provider:
+        batches = batches_of(provider)
+        before, between, after = batches.envelope
+        task = task_of(backend, schema={"tone": ["good", "bad"]}, model="sandbox-rules")
+        user = '[{"input_id": "r1", "input_text": "A good day."}]'
+        bodies = {f"c-{i}": provider.build(task, user, Form.SCHEMA) for i in range(3)}
+        path = tmp_path / "requests"
+        path.write_bytes(before + between.join(batches.request_line(c, b) for c, b in bodies.items()) + after)
+
+        remote = batches.create(path, batches.upload(path, Call()), {"mine": "yes"}, Call())
+        assert not remote.state.is_terminal
+        assert [b.id for b in batches.recent(0.0, Call())] == [remote.id]
+        assert remote.metadata == ({"mine": "yes"} if batches.keeps_metadata else {})
+        sandbox.advance(200)
+        remote = batches.retrieve(remote.id, Call())
+        assert (remote.state, remote.n_total, remote.n_ok, remote.n_failed) == ("completed", 3, 3, 0)
+        (file,) = remote.result_files
+        batches.download(file, tmp_path / "results", Call())
+        results = [batches.read_result(line) for line in (tmp_path / "results").read_bytes().split(b"\n") if line]
+        assert {r.custom_id for r in results} == set(bodies)
+        assert all('"tone"' in provider.parse(r.reply or "").text for r in results)
+        assert batches.cancel(remote.id, Call()).state == "completed"

@@ -18,12 +18,14 @@ from lmsyz.accessor import ExtractionAccessor
 
 HEAVY = ("openai", "anthropic", "httpx2", "ipywidgets", "IPython", "pydantic", "pydantic_settings", "tqdm", "tenacity")
 PROMISED = {
+    "AnthropicBatchExtractor",
     "BatchError",
     "BatchJob",
     "DataFrameIterator",
     "ExtractionError",
     "LmsyzError",
     "MissingKeyError",
+    "OpenAIBatchExtractor",
     "Run",
     "RunInterrupted",
     "Settings",
@@ -75,7 +77,7 @@ def test_importing_lmsyz_loads_no_sdk_and_no_screen() -> None:
     assert sorted({name.partition(".")[0] for name in loaded} & set(HEAVY)) == []
 
 
-@pytest.mark.parametrize("method", ["extract", "stale"])
+@pytest.mark.parametrize("method", ["extract", "batch", "stale"])
 def test_every_argument_of_the_accessor_is_documented(method: str) -> None:
     function = getattr(ExtractionAccessor, method)
     names = [name for name in inspect.signature(function).parameters if name != "self"]

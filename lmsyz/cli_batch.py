@@ -1,0 +1,216 @@
+"""``lmsyz batch``: a batch job from the command line. Tables on stdout, all else on stderr."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from lmsyz.errors import BatchError, MissingExtraError, UsageError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from lmsyz.batch_job import BatchJob
+
+__all__ = ["batch"]
+
+KINDS = (".csv", ".parquet", ".jsonl")
+FILE = click.Path(dir_okay=False, path_type=Path)
+
+_root = click.option(
+    "--root",
+    type=click.Path(file_okay=False, path_type=Path),
+    default="batch_jobs",
+    show_default=True,
+    help="Jobs' folder.",
+)
+_job = click.argument("job_id", metavar="JOB")
+
+
+@click.group()
+def batch() -> None:
+    """Ask about a file's rows through the provider's batch API: half the price, within a day."""
+
+
+@batch.command()
+@click.argument("source", metavar="IN", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--prompt", required=True, help="What to extract; @FILE reads it from a file.")
+@click.option("--schema", type=FILE, help="A JSON file: the shape of one row's answer.")
+@click.option(
+    "--text-col", multiple=True, default=["text"], show_default=True, help="The text; several times for several."
+)
+@click.option("--id-col", help="A column of unique ids, kept in the results.")
+@click.option("--backend", type=click.Choice(["openai", "anthropic"]), help="Whose API to speak.")
+@click.option("--model", help="The model to ask.")
+@click.option("--job-id", help="The job's name.  [default: drawn from what is asked]")
+@_root
+@click.option("--cache", "cache_path", type=FILE, help="The store of answers.  [default: lmsyz_cache.sqlite]")
+def submit(
+    source: Path,
+    prompt: str,
+    schema: Path | None,
+    text_col: tuple[str, ...],
+    id_col: str | None,
+    backend: str | None,
+    model: str | None,
+    job_id: str | None,
+    root: Path,
+    cache_path: Path | None,
+) -> None:
+    """Submit the rows of a CSV, Parquet or JSON-lines file.
+
+    The same command again goes on where the job stands: nothing is sent twice, and of a longer file only the new rows.
+    """
+    from lmsyz.batch_submit import submit_batch
+
+    df = _read(source)
+    if id_col is not None and id_col in df.columns:
+        df = df.set_index(id_col, drop=False)
+    job = submit_batch(
+        df,
+        _prompt(prompt),
+        schema=schema,
+        text_col=text_col[0] if len(text_col) == 1 else list(text_col),
+        id_col=id_col,
+        backend=backend,
+        model=model,
+        job_id=job_id,
+        batch_root_dir=root,
+        cache_path=cache_path,
+    )
+    click.echo(repr(job))
+    click.echo(f"To wait for it: lmsyz batch wait {job.job_id}", err=True)
+
+
+@batch.command()
+@_job
+@_root
+@click.option("--refresh", is_flag=True, help="Look at the provider first, and move on what can be.")
+def status(job_id: str, root: Path, refresh: bool) -> None:
+    """Tell how a job is doing, as of the last look at the provider."""
+    job = _load(job_id, root)
+    click.echo(repr(job.refresh() if refresh else job.status()))
+
+
+@batch.command()
+@_job
+@_root
+@click.option(
+    "--interval", type=click.FloatRange(min=0), help="Seconds between looks.  [default: slows with the job's age]"
+)
+@click.option("--timeout", type=click.FloatRange(min=0), help="Seconds to wait, at most.")
+def wait(job_id: str, root: Path, interval: float | None, timeout: float | None) -> None:
+    """Wait until everything is home; Ctrl-C ends the waiting, not the job."""
+    job = _load(job_id, root)
+    status = job.wait(interval, timeout)
+    click.echo(repr(status))
+    if not status.is_done:
+        raise BatchError(f"job {job_id} is not done after {timeout:g} s; it goes on at the provider")
+
+
+@batch.command()
+@_job
+@_root
+@click.option("--out", type=FILE, help="A .csv, .parquet or .jsonl file.  [default: CSV on stdout]")
+@click.option("--drop-failed", is_flag=True, help="Leave out rows without an answer.")
+def results(job_id: str, root: Path, out: Path | None, drop_failed: bool) -> None:
+    """Write what has come home so far: one line a row, ids first, ie_error last."""
+    if out is not None:
+        _kind(out)
+    frame = _load(job_id, root).results(on_error="drop" if drop_failed else "keep")
+    n_bad = int(frame["ie_error"].notna().sum())
+    if frame.index.nlevels == 1 and frame.index.name is None:
+        frame = frame.rename_axis("row")
+    if out is None:
+        click.echo(frame.to_csv(), nl=False)
+    else:
+        _write(frame, out)
+    click.echo(f"{len(frame):,} rows, {n_bad:,} of them without an answer" + (f": {out}" if out else ""), err=True)
+
+
+@batch.command()
+@_job
+@_root
+@click.option("--yes", is_flag=True, help="Do not ask first.")
+def cancel(job_id: str, root: Path, yes: bool) -> None:
+    """Ask the provider to stop; what it had done by then is paid for and comes home with wait."""
+    job = _load(job_id, root)
+    if not yes:
+        n = job.status().n_pending
+        click.confirm(f"Cancel job {job_id}, with {n:,} texts on their way?", abort=True, err=True)
+    click.echo(repr(job.cancel()))
+
+
+@batch.command("list")
+@_root
+def list_jobs(root: Path) -> None:
+    """List the jobs on this disk, as of the last look at the provider."""
+    from lmsyz.batch_job import batch_jobs
+
+    jobs = batch_jobs(root)
+    if jobs.empty:
+        click.echo(f"There are no batch jobs in {root}.", err=True)
+    else:
+        click.echo(jobs.to_string(index=False))
+
+
+def _load(job_id: str, root: Path) -> BatchJob:
+    from lmsyz.batch_job import BatchJob
+
+    return BatchJob.load(job_id, batch_root_dir=root)
+
+
+def _prompt(words: str) -> str:
+    if not words.startswith("@"):
+        return words
+    try:
+        return Path(words[1:]).expanduser().read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"the prompt file {words[1:]!r} cannot be read: {error}") from error
+
+
+def _kind(path: Path) -> str:
+    kind = path.suffix.lower()
+    if kind not in KINDS:
+        raise UsageError(f"{str(path)!r}: the file's name has to end in {', '.join(KINDS)}")
+    return kind
+
+
+def _read(path: Path) -> pd.DataFrame:
+    """Read a file as it is written: no id loses its zeros, and no text is taken for a missing value."""
+    import pandas as pd
+
+    readers: dict[str, Callable[[], pd.DataFrame]] = {
+        ".csv": lambda: pd.read_csv(path, dtype=str, keep_default_na=False),
+        ".parquet": lambda: pd.read_parquet(path),
+        ".jsonl": lambda: pd.DataFrame(_records(path), dtype=object),
+    }
+    df: pd.DataFrame = _through(readers[_kind(path)], f"{str(path)!r} cannot be read")
+    return df
+
+
+def _records(path: Path) -> list[Any]:
+    with path.open(encoding="utf-8-sig", newline="\n") as file:
+        return [json.loads(line) for line in file if line.strip()]
+
+
+def _write(frame: pd.DataFrame, path: Path) -> None:
+    writers: dict[str, Callable[[], Any]] = {
+        ".csv": lambda: frame.to_csv(path),
+        ".parquet": lambda: frame.to_parquet(path),
+        ".jsonl": lambda: frame.reset_index().to_json(path, orient="records", lines=True, force_ascii=False),
+    }
+    _through(writers[_kind(path)], f"{str(path)!r} cannot be written")
+
+
+def _through(step: Callable[[], Any], trouble: str) -> Any:
+    try:
+        return step()
+    except ImportError as error:
+        raise MissingExtraError("Parquet files need the pyarrow package: pip install pyarrow") from error
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{trouble}: {error}") from error
