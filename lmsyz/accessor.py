@@ -262,7 +262,8 @@ class ExtractionAccessor:
         prompt, schema, text_col, id_col, backend, model, cache_path, ignore_prompt_hash, dedupe, verify_rows
             As in :meth:`extract`.
         base_url, client, **request_options
-            As in :meth:`extract`.
+            As in :meth:`extract`; its arguments that say how to ask and not what (``chunk_size``, ``max_workers``,
+            ``on_error``, ``progress``, ``background``, ``api_key``) change nothing here.
 
         Returns
         -------

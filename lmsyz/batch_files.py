@@ -2,7 +2,7 @@
 
 In a job's folder, private to the user::
 
-    batch_input/batch_1.jsonl (OpenAI) or requests_1.json (Anthropic)   exactly what is sent
+    batch_input/batch_1.jsonl (OpenAI) or requests.json (Anthropic)     exactly what is sent
     batch_input/batch_1.rows.jsonl                                      whose rows each request holds
     batch_output/batch_result_<id>.jsonl, batch_error_<id>.txt (OpenAI) or results_<n>.jsonl (Anthropic)
     batch_output/failures_1.json                                        rows without an answer, and why

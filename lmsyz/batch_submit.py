@@ -21,7 +21,7 @@ from lmsyz.batch_job import (
     make_engine,
     told,
 )
-from lmsyz.batch_ledger import LEDGER, Ledger, PartState, check_job_id, locked
+from lmsyz.batch_ledger import LEDGER, Ledger, PartState, check_job_id, ledgers_in, locked
 from lmsyz.cache import SqliteCache
 from lmsyz.engine import plan
 from lmsyz.errors import MissingKeyError, UsageError
@@ -41,6 +41,11 @@ if TYPE_CHECKING:
 __all__ = ["submit_batch"]
 
 ID_DIGITS = 32
+LIVE_ARGUMENTS = {
+    "max_workers": "The provider decides how much of it runs at once",
+    "on_error": "Say it when you read the answers: job.results(on_error=...)",
+    "background": "It returns at once by itself",
+}
 
 
 def submit_batch(
@@ -74,6 +79,9 @@ def submit_batch(
     ``wait()`` submits. Drafted again, requests that were never sent are built anew, and rows that came home without an
     answer are among them.
     """
+    options = request_options or {}
+    if live := [name for name in LIVE_ARGUMENTS if name in options]:
+        raise UsageError(f"{live[0]}= is for df.ie.extract; a batch has no use for it. {LIVE_ARGUMENTS[live[0]]}")
     settings = load_settings()
     place, task, _ = read_task(
         settings,
@@ -85,7 +93,7 @@ def submit_batch(
         base_url=base_url,
         client=client,
         verify_rows=verify_rows,
-        request_options=request_options or {},
+        request_options=options,
     )
     size = check_size(chunk_size, "chunk_size", settings.chunk_size)
     requests_a_part = check_size(max_requests_per_batch, "max_requests_per_batch", REQUESTS_A_PART)
@@ -135,10 +143,24 @@ def _plan_parts(
         planned = plan(cache, connection.task, rows, fresh=fresh, ignore_prompt=ignore)
     sent = keys_of(ledger, only_open=fresh or failed_too)
     planned.ask = [p for p in planned.ask if rows.keys[p] not in sent]
+    _refuse_what_is_on_its_way(ledger, {rows.keys[p] for p in planned.ask})
+    ledger.ignore_prompt = ignore
     FrameFile(ledger).write(rows, *index_as_json(index))
     ledger.n_rows = len(rows)
     ledger.save()
     add_parts(ledger, connection, planned, rows, requests_a_part=requests_a_part)
+
+
+def _refuse_what_is_on_its_way(ledger: Ledger, keys: set[bytes]) -> None:
+    """Refuse rows that another job beside this one has sent with the same question: they would be paid for twice."""
+    for other in ledgers_in(ledger.folder.parent) if keys else ():
+        if not isinstance(other, Ledger) or other.job_id == ledger.job_id:
+            continue
+        if other.record.fingerprint == ledger.record.fingerprint and (n := len(keys & keys_of(other, only_open=True))):
+            raise UsageError(
+                f"{n:,} of these rows are on their way in job {other.job_id!r}, which asks the same: use"
+                f" job_id={other.job_id!r}, or collect it first with lmsyz.BatchJob.load({other.job_id!r}).wait()"
+            )
 
 
 def _ledger_of(new: Ledger) -> Ledger:

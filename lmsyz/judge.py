@@ -140,8 +140,8 @@ class Judge:
             return None
         reason = next(iter(settled.bad.values()))
         return RejectedError(
-            f"not one of the first {len(self._fruitless)} rows has a usable answer ({reason}). Try the call on five rows:"
-            " df.head().ie.extract(...), then mend the prompt, the schema or the model"
+            f"not one of the first {len(self._fruitless)} rows has a usable answer ({reason}). Try the call on five"
+            " rows, df.head().ie.extract(...), and mend the prompt, the schema or the model"
         )
 
     def _ask_again(self, positions: Positions, settled: Settled) -> Verdict:

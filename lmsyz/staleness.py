@@ -27,6 +27,8 @@ PARTS = {
     "schema changed": ("schema_hash",),
     "options changed": ("options_hash",),
 }
+# Arguments of extract that say how to ask and not what, so that a call can be looked at by changing its name alone.
+HOW_NOT_WHAT = frozenset({"chunk_size", "max_workers", "on_error", "progress", "background", "api_key"})
 NEW, TEXT_CHANGED = "new row", "text changed"
 
 
@@ -58,10 +60,10 @@ def stale_rows(
         base_url=base_url,
         client=client,
         verify_rows=verify_rows,
-        request_options=request_options,
+        request_options={k: v for k, v in request_options.items() if k not in HOW_NOT_WHAT},
     )
     rows = read_rows(df, text_col, id_col, dedupe=dedupe)
-    path = Path(settings.cache_path if cache_path is None else cache_path)
+    path = Path(settings.cache_path if cache_path is None else cache_path).expanduser()
     reasons = _reasons(path, task, rows, ignore_prompt_hash) if path.exists() else [NEW if k else "" for k in rows.keys]
     counts: Counter[tuple[str, str]] = Counter()
     for key, reason in zip(rows.keys, reasons, strict=True):

@@ -181,6 +181,31 @@ def test_another_question_under_the_same_job_id_is_refused(server: Any, change: 
     assert submit(frame(), job_id="mine").status().n_sent == 12
 
 
+def test_rows_on_their_way_in_another_job_are_not_sent_twice(server: Any) -> None:
+    server.set_faults(batch_s=1000)
+    submit(frame(6), job_id="one")
+    with pytest.raises(UsageError, match=r"6 of these rows are on their way in job 'one'"):
+        submit(frame(9), job_id="two")
+    assert submit(frame(9).iloc[6:], job_id="two").status().n_sent == 3
+    server.advance(1000)
+    BatchJob.load("one").wait()
+    assert submit(frame(6), job_id="three").status().is_done
+
+
+def test_answers_to_another_prompt_count_where_the_call_said_so(server: Any) -> None:
+    frame(5).ie.extract("Another prompt.", schema=SCHEMA)
+    job = submit(frame(7), job_id="job", ignore_prompt_hash=True)
+    assert job.status().n_sent == 2
+    job.wait()
+    assert_all_home(frame(7), BatchJob.load("job").results())
+
+
+@pytest.mark.parametrize("about", [{"max_workers": 3}, {"on_error": "drop"}, {"background": True}], ids=str)
+def test_an_argument_of_extract_alone_is_refused_and_not_sent(server: Any, about: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match=f"{next(iter(about))}= is for df.ie.extract"):
+        submit(frame(2), **about)
+
+
 # --- what goes wrong --------------------------------------------------------------------------------
 
 
@@ -485,13 +510,15 @@ def test_jobs_are_listed_and_shown_safely(server: Any) -> None:
     assert "batch job one: done" in repr(job)
 
 
-def test_an_interrupted_wait_does_not_cancel_the_job(server: Any) -> None:
+def test_an_interrupted_wait_does_not_cancel_the_job(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     import signal
     import threading
 
+    # The interrupt meets the pause between two looks, not a file that is being read.
+    monkeypatch.setattr(batch_job, "SHORTEST_POLL_S", 30.0)
     server.set_faults(batch_s=1000)
     job = submit(frame(4))
-    timer = threading.Timer(0.3, lambda: signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT))
+    timer = threading.Timer(1.0, lambda: signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT))
     timer.start()
     with pytest.raises(lmsyz.RunInterrupted, match="the waiting, not the job"):
         job.wait()

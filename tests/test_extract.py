@@ -336,6 +336,7 @@ def test_stale_says_what_would_be_asked_and_why_and_sends_nothing(sandbox_defaul
     assert stale(model="sandbox-rules-mini") == {("ask", "model changed"): 6}
     assert stale(schema={"tone": str}) == {("ask", "schema changed"): 6}
     assert stale(temperature=0) == {("ask", "options changed"): 6}
+    assert stale(chunk_size=1, max_workers=2, on_error="drop", progress=False) == {("reuse", "same question"): 6}
     assert stale(prompt="Another.", ignore_prompt_hash=True) == {("reuse", "same question"): 6}
     df.loc[0, "text"] = "An edited text."
     df.loc[1, "text"] = None
