@@ -246,6 +246,7 @@ class ExtractionAccessor:
         backend: str | None = None,
         model: str | None = None,
         cache_path: str | os.PathLike[str] | None = None,
+        fresh: bool = False,
         ignore_prompt_hash: bool = False,
         dedupe: bool = True,
         verify_rows: bool = False,
@@ -259,7 +260,7 @@ class ExtractionAccessor:
 
         Parameters
         ----------
-        prompt, schema, text_col, id_col, backend, model, cache_path, ignore_prompt_hash, dedupe, verify_rows
+        prompt, schema, text_col, id_col, backend, model, cache_path, fresh, ignore_prompt_hash, dedupe, verify_rows
             As in :meth:`extract`.
         base_url, client, **request_options
             As in :meth:`extract`; its arguments that say how to ask and not what (``chunk_size``, ``max_workers``,
@@ -281,6 +282,7 @@ class ExtractionAccessor:
             backend=backend,
             model=model,
             cache_path=cache_path,
+            fresh=fresh,
             ignore_prompt_hash=ignore_prompt_hash,
             dedupe=dedupe,
             verify_rows=verify_rows,

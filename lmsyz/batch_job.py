@@ -18,7 +18,7 @@ from lmsyz.batch_files import FrameFile, PartWriter, read_failures, read_index, 
 from lmsyz.batch_ledger import Ledger, Part, PartState, check_job_id, ledgers_in, locked
 from lmsyz.batch_status import BatchStatus, status_of
 from lmsyz.cache import SqliteCache
-from lmsyz.engine import Plan, plan
+from lmsyz.engine import Plan, plan, stored_answers
 from lmsyz.errors import (
     BatchError,
     LmsyzError,
@@ -178,8 +178,8 @@ class BatchJob:
         rows, index = self._frame(ledger)
         task = stored_task(ledger)
         with SqliteCache(ledger.cache_path) as cache:
-            tasks = cache.reading_tasks(ledger.record, ledger.ignore_prompt)
-            answers = cache.answers(tasks, {k for k in rows.keys if k})
+            task_id, keys = cache.task_id(ledger.record), {k for k in rows.keys if k}
+            answers, _ = stored_answers(cache, ledger.record, task_id, keys, ignore_prompt=ledger.ignore_prompt)
         failures = _without_pending(ledger, read_failures(ledger))
         frame = answers_frame(index, rows, answers, failures, task.schema)
         return frame[frame[ERROR_COLUMN].isna()] if on_error == "drop" else frame

@@ -6,17 +6,17 @@ asked; it is pure. Neither knows how a request travels.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from lmsyz.errors import MalformedError
 from lmsyz.providers.base import Reply, Stop
 from lmsyz.rows import Chunk, Rows, align, answer_json, read_results, salvage_results
 from lmsyz.schema_check import InvalidAnswer, check
-from lmsyz.store import Saved, Store
+from lmsyz.store import Saved, Store, TaskRecord
 from lmsyz.task import Task
 
-__all__ = ["EMPTY_TEXT", "Plan", "Settled", "plan", "settle"]
+__all__ = ["EMPTY_TEXT", "Plan", "Settled", "plan", "settle", "stored_answers"]
 
 EMPTY_TEXT = "invalid: empty text"
 
@@ -115,10 +115,40 @@ def plan(
     keys = {key for key in rows.keys if key}
     found = Plan(task_id=task_id, answers={}, ask=[], twins={}, n_cached=0, n_empty=0)
     if not fresh:
-        found.answers, found.saved = store.reuse(store.reading_tasks(task.record, ignore_prompt), keys)
+        found.answers, found.saved = stored_answers(store, task.record, task_id, keys, ignore_prompt=ignore_prompt)
         found.n_seed = _adopt_seed_rows(store, task, rows, task_id, found.answers, run_id, ignore_prompt)
     _sort_out(found, rows, n_distinct=len(keys))
     return found
+
+
+def stored_answers(
+    store: Store, record: TaskRecord, task_id: int, keys: Collection[bytes], *, ignore_prompt: bool
+) -> tuple[dict[bytes, str], Saved]:
+    """Return what is stored for some texts, and what it cost; another prompt's answers only where there is no own.
+
+    Parameters
+    ----------
+    store : Store
+        Where answers are kept.
+    record : TaskRecord
+        What is asked.
+    task_id : int
+        Its number in the store.
+    keys : collection of bytes
+        The texts' keys.
+    ignore_prompt : bool
+        Whether answers to another prompt do as well.
+
+    Returns
+    -------
+    tuple of dict and Saved
+    """
+    answers, saved = store.reuse([task_id], keys)
+    if ignore_prompt and len(answers) < len(keys):
+        others = [t for t in store.reading_tasks(record, True) if t != task_id]
+        more, cost = store.reuse(others, [k for k in keys if k not in answers])
+        answers, saved = answers | more, saved.plus(cost)
+    return answers, saved
 
 
 def _sort_out(found: Plan, rows: Rows, *, n_distinct: int) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, SupportsIndex
 
 from lmsyz.cache import SqliteCache
 from lmsyz.engine import Plan, plan
-from lmsyz.errors import MissingKeyError, UsageError
+from lmsyz.errors import CacheError, MissingKeyError, UsageError
 from lmsyz.events import RunFinished, RunStarted
 from lmsyz.frames import ERROR_COLUMN, read_rows
 from lmsyz.live import LiveEngine, LiveOptions
@@ -21,7 +21,7 @@ from lmsyz.providers import missing_key_message
 from lmsyz.providers.base import Provider, call_options
 from lmsyz.report import Tally
 from lmsyz.rows import Rows
-from lmsyz.run import Run, new_run_id, settle_interrupted
+from lmsyz.run import Run, new_run_id, settle_earlier, store_what_is_left
 from lmsyz.settings import load_settings
 from lmsyz.task import Task
 
@@ -119,14 +119,18 @@ class _Preparation:
             raise MissingKeyError(missing_key_message(self.place.backend))
         # A client that will not do is refused before a file is made; our own is made only when there is work for it.
         provider = self._provider() if self.place.client is not None else None
-        settle_interrupted(self.path)
+        settle_earlier(self.path, self.task.fingerprint)
         run_id = new_run_id()
-        with SqliteCache(self.path) as cache:
+        with self._opened() as cache:
+            if not cache.read_only:
+                store_what_is_left(self.path, cache)
             planned = plan(
                 cache, self.task, self.rows, fresh=self.fresh, ignore_prompt=self.ignore_prompt, run_id=run_id
             )
             if planned.ask and not self.place.has_key:
                 raise MissingKeyError(missing_key_message(self.place.backend))
+            if planned.ask and cache.read_only:
+                SqliteCache(self.path).close()  # says why it cannot be written
             return self.run_of(
                 cache,
                 planned,
@@ -136,6 +140,19 @@ class _Preparation:
                 show_progress=show_progress,
                 run_id=run_id,
             )
+
+    def _opened(self) -> SqliteCache:
+        """Open the store; one that cannot be written, as of an archived study, will do where all is stored."""
+        try:
+            return SqliteCache(self.path)
+        except CacheError:
+            if not self.path.is_file():
+                raise
+            try:
+                return SqliteCache(self.path, read_only=True)
+            except CacheError:
+                pass
+            raise
 
     def run_of(
         self,
@@ -165,7 +182,8 @@ class _Preparation:
             n_seed=planned.n_seed,
         )
         self._tell(run.tally, planned)
-        run.save(cache)
+        if not cache.read_only:
+            run.save(cache)
         if planned.ask:
             run.engine = self._engine(run, planned, provider or self._provider())
         return run

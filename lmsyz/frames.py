@@ -78,7 +78,7 @@ def row_ids(df: pd.DataFrame, id_col: Hashable) -> list[str]:
             f"id_col={id_col!r} is null in {int(null.sum()):,} of {len(df):,} rows (first at positions"
             f" {_first(i for i, is_null in enumerate(null) if is_null)}). Fill them in, or use id_col=None."
         )
-    ids = [str(v) for v in column.tolist()]
+    ids = [_encodable(str(v)) for v in column.tolist()]
     blank = [i for i, v in enumerate(ids) if not v.strip()]
     if blank:
         raise UsageError(f"id_col={id_col!r} is blank in {len(blank):,} rows (first at positions {_first(blank)}).")
@@ -88,7 +88,7 @@ def row_ids(df: pd.DataFrame, id_col: Hashable) -> list[str]:
             f"id_col={id_col!r} has {len(again):,} ids more than once after str() (first: {_first(again)}). Row ids"
             " must be unique; make them so, or use id_col=None."
         )
-    return [_encodable(v) for v in ids]
+    return ids
 
 
 def answers_frame(
@@ -241,6 +241,8 @@ def _text(value: object) -> str | None:
 def _named_texts(df: pd.DataFrame, names: list[Hashable]) -> list[str | None]:
     if not names:
         raise UsageError("text_col=[] names no column")
+    if len({str(name) for name in names}) < len(names):
+        raise UsageError(f"text_col={names!r} names a column twice after str(); give each its own name")
     columns = [[_text(v) for v in _column(df, name, "text_col").tolist()] for name in names]
     labels = [str(name) for name in names]
     texts: list[str | None] = []

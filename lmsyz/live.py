@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import logging
 import queue
 import threading
 import time
@@ -38,6 +39,8 @@ from lmsyz.task import Task
 from lmsyz.worker import Asker, Exchange, Outcome
 
 __all__ = ["LiveEngine", "LiveOptions"]
+
+log = logging.getLogger(__name__)
 
 WINDOW_PER_WORKER = 2
 EXAMPLES_PER_REASON = 5
@@ -120,7 +123,8 @@ class LiveEngine:
         self._work: queue.SimpleQueue[Positions | None] = queue.SimpleQueue()
         self._done: queue.SimpleQueue[Outcome | None] = queue.SimpleQueue()
         self._again: deque[Positions] = deque()
-        self._unstored: list[ChunkRecord] = []
+        self.unstored: list[ChunkRecord] = []
+        self._n_out = 0
         self._pricer = Pricer(task.backend, task.endpoint, task.model)
         self._n_workers = max(1, min(options.max_workers, len(plan.ask)))
         self._judge = Judge(
@@ -152,7 +156,18 @@ class LiveEngine:
 
     def start(self) -> None:
         """Start the coordinator and the workers; returns at once."""
-        threading.Thread(target=self._coordinate, name="lmsyz-coordinator", daemon=True).start()
+        try:
+            threading.Thread(target=self._coordinate, name="lmsyz-coordinator", daemon=True).start()
+        except RuntimeError as error:  # no thread to be had: whoever waits must not wait for ever
+            self.error = error
+            self.finished.set()
+            raise
+
+    def store_what_is_left(self, store: Store) -> None:
+        """Store what came home and could not be stored then; for a later run on the same store."""
+        if self.unstored:
+            store.put_chunks(self.unstored)
+            self.unstored.clear()
 
     def stop(self) -> None:
         """Send nothing more; what is in flight still lands in the store."""
@@ -173,6 +188,11 @@ class LiveEngine:
         """Whether the run was told to stop, by a person or by an error that ends it."""
         return self._stop.is_set()
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether nothing of it is on its way, and all of it that was paid for is on disk."""
+        return self.finished.is_set() and not self.unstored
+
     # --- coordinator ------------------------------------------------------------------------------------------
 
     def _coordinate(self) -> None:
@@ -184,20 +204,32 @@ class LiveEngine:
             self._keep_books(store)
         except BaseException as error:  # noqa: BLE001 - the caller's thread raises it
             self._end(error)
+            self._bring_home(store)
         finally:
             for _ in range(self._n_workers):
                 self._work.put(None)
-            self._provider.close()
             self._finish(store)
+
+    def _bring_home(self, store: Store | None) -> None:
+        """After a fault of ours: what is in flight is paid for, so it is waited for and stored all the same."""
+        while self._n_out and store is not None:
+            outcomes = self._next_outcomes()
+            self._n_out -= len(outcomes)
+            for exchange in (o.exchange for o in outcomes if o.exchange is not None):
+                try:
+                    self._keep(store, [exchange])
+                except Exception:
+                    log.exception("an exchange could not be stored")
 
     def _finish(self, store: Store | None) -> None:
         how = "failed" if self.error else "stopped" if self.stopped else "done"
         emit(self._observers, RunFinished(how=how))
         try:
+            self._provider.close()
             if store is not None:
                 self._on_end(store)
                 store.close()
-        except LmsyzError as error:
+        except Exception as error:  # noqa: BLE001 - the caller's thread raises it
             self._end(error)
         finally:
             self.finished.set()
@@ -208,19 +240,18 @@ class LiveEngine:
 
     def _keep_books(self, store: Store) -> None:
         window = self._n_workers * WINDOW_PER_WORKER
-        out = 0
         while True:
-            out += self._feed(window - out)
-            if not out:
+            self._n_out += self._feed(window - self._n_out)
+            if not self._n_out:
                 break
             outcomes = self._next_outcomes()
-            out -= len(outcomes)
+            self._n_out -= len(outcomes)
             self._keep(store, [o.exchange for o in outcomes if o.exchange is not None])
             for outcome in outcomes:
                 self._follow(outcome)
         if self.stopped:
             self._cancel(itertools.chain(self._again, self._fresh))
-        if self._unstored:
+        if self.unstored:
             self._store_the_rest(store)
 
     def _feed(self, room: int) -> int:
@@ -250,11 +281,11 @@ class LiveEngine:
             return
         chunks = [self._chunk_record(e) for e in exchanges]
         try:
-            if self._unstored:
+            if self.unstored:
                 raise CacheError("an earlier write failed")
             store.put_chunks(chunks)
         except CacheError as error:
-            self._unstored += chunks
+            self.unstored += chunks
             self._end(error)
         for exchange in exchanges:
             self.plan.answers.update((self.rows.keys[p], a) for p, a in exchange.settled.good.items())
@@ -262,16 +293,16 @@ class LiveEngine:
     def _store_the_rest(self, store: Store) -> None:
         """Try once more, now that nothing else is under way: what made the write fail may have passed."""
         try:
-            store.put_chunks(self._unstored)
+            store.put_chunks(self.unstored)
         except CacheError as error:
-            n = sum(len(answers) for _, _, answers in self._unstored)
+            n = sum(len(answers) for _, _, answers in self.unstored)
             error.add_note(
                 f"{n:,} answers are paid for and not on disk. This kernel still has them:"
                 " lmsyz.last_run().frame() returns them; save that frame before you close it."
             )
             self.error = error
         else:
-            self._unstored.clear()
+            self.unstored.clear()
 
     def _chunk_record(self, exchange: Exchange) -> ChunkRecord:
         answers = [self._answer_record(p, a) for p, a in exchange.settled.good.items()]
@@ -299,13 +330,20 @@ class LiveEngine:
             cached_tokens=usage.cached_tokens,
             cache_write_tokens=usage.cache_write_tokens,
             reasoning_tokens=usage.reasoning_tokens,
-            cost=self._pricer.cost(usage, reply.model),
+            cost=self._cost(exchange),
             latency_s=exchange.raw.latency_s,
             attempts=exchange.attempts,
             n_rows=len(exchange.chunk),
             run_id=self._run_id,
             created=time.time(),
         )
+
+    def _cost(self, exchange: Exchange) -> float | None:
+        try:
+            return self._pricer.cost(exchange.reply.usage, exchange.reply.model)
+        except Exception:
+            log.exception("an exchange could not be priced")  # which must not keep it from the store
+            return None
 
     # --- what becomes of a job --------------------------------------------------------------------------------
 
@@ -359,7 +397,7 @@ class LiveEngine:
             input_tokens=usage.input_tokens,
             output_tokens=usage.output_tokens,
             cached_tokens=usage.cached_tokens,
-            cost=self._pricer.cost(usage, reply.model),
+            cost=self._cost(exchange),
             latency_s=exchange.raw.latency_s,
             model=reply.model,
         )

@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
 from lmsyz.errors import MissingKeyError, UsageError
-from lmsyz.providers import APIS, BACKENDS, base_url_of, connect, missing_key_message
+from lmsyz.providers import APIS, BACKENDS, base_url_of, check_key, connect, missing_key_message
 from lmsyz.providers.base import Provider, body_options, call_options
 from lmsyz.providers.models import DEFAULT_MODELS, SANDBOX_MODEL, check_options, quirks_of
 from lmsyz.schema import read_schema
@@ -128,6 +128,8 @@ def find_place(
     model = _model(settings, backend, model, sandboxed)
     quirks_of(model, quirks)
     url = base_url_of(backend, client, base_url)
+    if client is None and api_key:
+        check_key(backend, api_key)
     is_local = _is_loopback(url)
     if is_local and not api_key:
         api_key = NO_KEY  # a server on this machine wants no key, but the SDK does
@@ -308,7 +310,8 @@ def _endpoint(url: str) -> str:
     parts = _split(url)
     port = f":{parts.port}" if parts.port else ""
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise UsageError(f"base_url={url!r} is no web address; give one like 'http://127.0.0.1:8080/v1'")
+        shown = url.rpartition("@")[2]  # never a password
+        raise UsageError(f"base_url={shown!r} is no web address; give one like 'http://127.0.0.1:8080/v1'")
     return f"{parts.scheme}://{parts.hostname}{port}{parts.path.rstrip('/')}"
 
 

@@ -7,12 +7,15 @@ opened again. When a bar closes, its output is therefore replaced by what it las
 from __future__ import annotations
 
 import html
+import logging
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Self
 
 __all__ = ["ProgressBar"]
+
+log = logging.getLogger(__name__)
 
 PAINT_EVERY_S = 0.2  # Jupyter drops messages, for good, above 1,000 a second; nobody reads faster than this
 
@@ -39,7 +42,7 @@ class ProgressBar:
         self._handle: Any = None
         self._painted = time.monotonic()
         if show and total:
-            self._bar, self._handle = _new_bar(total, initial, unit, label)
+            self._guarded(lambda: self._open(total, initial, unit, label))
 
     def __enter__(self) -> Self:
         return self
@@ -47,12 +50,7 @@ class ProgressBar:
     def __exit__(self, *exc: object) -> None:
         if self._bar is None:
             return
-        bar, self._bar = self._bar, None
-        bar.close()
-        if self._handle is not None:
-            text = bar.format_meter(**bar.format_dict)
-            bundle = {"text/plain": text, "text/html": f"<pre>{html.escape(text)}</pre>"}
-            self._handle.update(bundle, raw=True)
+        self._guarded(self._close)
 
     def paint(self, n: int, postfix: Mapping[str, object]) -> None:
         """Show how far it has come, at most five times a second."""
@@ -61,14 +59,35 @@ class ProgressBar:
 
     def show(self, n: int, postfix: Mapping[str, object], *, label: str | None = None) -> None:
         """Show how far it has come now."""
-        if self._bar is None:
-            return
-        self._painted = time.monotonic()
+        if self._bar is not None:
+            self._painted = time.monotonic()
+            self._guarded(lambda: self._show(n, postfix, label))
+
+    def _guarded(self, paint: Callable[[], None]) -> None:
+        """Paint; a bar that cannot (no stderr, a full disk behind it) is given up and never harms a paid run."""
+        try:
+            paint()
+        except Exception:
+            self._bar = self._handle = None
+            log.warning("the progress bar cannot be painted and is left out", exc_info=True)
+
+    def _open(self, total: int, initial: int, unit: str, label: str) -> None:
+        self._bar, self._handle = _new_bar(total, initial, unit, label)
+
+    def _show(self, n: int, postfix: Mapping[str, object], label: str | None) -> None:
         self._bar.n = n
         if label is not None:
             self._bar.set_description(label, refresh=False)
         self._bar.set_postfix(dict(postfix), refresh=False)
         self._bar.refresh()
+
+    def _close(self) -> None:
+        bar, self._bar = self._bar, None
+        bar.close()
+        if self._handle is not None:
+            text = bar.format_meter(**bar.format_dict)
+            bundle = {"text/plain": text, "text/html": f"<pre>{html.escape(text)}</pre>"}
+            self._handle.update(bundle, raw=True)
 
 
 def _new_bar(total: int, initial: int, unit: str, label: str) -> tuple[Any, Any]:

@@ -115,14 +115,18 @@ def text_key(text: str, *, occurrence: int = 0, named_fields: bool = False) -> b
     >>> text_key("a").hex() == text_key("a").hex() != text_key("a", occurrence=1).hex()
     True
     """
-    mark = f"\0{occurrence}\0{int(named_fields)}" if occurrence or named_fields else ""
-    return sha256((text + mark).encode("utf-8", "surrogatepass")).digest()[:16]
+    digest = sha256(text.encode("utf-8", "surrogatepass")).digest()
+    if occurrence or named_fields:
+        # The mark goes beside the text's digest and not into the text, which could hold it itself.
+        digest = sha256(b"%d\0%d\0" % (occurrence, named_fields) + digest).digest()
+    return digest[:16]
 
 
 def text_keys(texts: Sequence[str | None], *, named_fields: bool = False) -> list[bytes]:
     """Return :func:`text_key` of many texts that hold no lone surrogates; empty where there is no text."""
-    mark = f"\0{0}\0{1}" if named_fields else ""
-    return [sha256((text + mark).encode()).digest()[:16] if text is not None else b"" for text in texts]
+    if named_fields:
+        return [text_key(text, named_fields=True) if text is not None else b"" for text in texts]
+    return [sha256(text.encode()).digest()[:16] if text is not None else b"" for text in texts]
 
 
 def estimate_tokens(text: str) -> int:
@@ -276,6 +280,10 @@ def salvage_results(text: str) -> list[Any]:
     >>> salvage_results('{"all_results": [{"input_id": "1", "n": 3}, {"input_id": "2", "n": 4')
     [{'input_id': '1', 'n': 3}]
     """
+    # What a model thinks is a draft, and one that never stopped thinking has answered nothing.
+    text = text.rpartition("</think>")[2]
+    if "<think>" in text:
+        return []
     starts = [at for at in (text.find(f'"{key}"') for key in ENVELOPE_KEYS) if at >= 0]
     start = text.find("[", min(starts)) if starts else -1
     if start < 0:

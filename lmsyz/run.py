@@ -25,7 +25,7 @@ from lmsyz.task import Task
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Run", "last_run", "new_run_id", "settle_interrupted"]
+__all__ = ["Run", "last_run", "new_run_id", "settle_earlier", "store_what_is_left"]
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +91,7 @@ class Run:
         if self.engine is None:
             return
         with _lock:
-            _unsettled.difference_update([r for r in _unsettled if r.engine and r.engine.finished.is_set()])
+            _unsettled.difference_update([r for r in _unsettled if r.engine and r.engine.is_settled])
             _unsettled.add(self)
         self.engine.start()
 
@@ -302,10 +302,8 @@ class Run:
         return error
 
     def _interrupt_words(self) -> str:
-        return (
-            f"Interrupted: {self._n_kept:,} of {self.counts.n_rows:,} rows are done and stored; run the cell again"
-            " to continue."
-        )
+        again = "run it again without fresh=True" if self.how_asked.get("fresh") else "run the cell again"
+        return f"Interrupted: {self._n_kept:,} of {self.counts.n_rows:,} rows are done and stored; {again} to continue."
 
     @property
     def _n_kept(self) -> int:
@@ -355,21 +353,36 @@ def new_run_id() -> str:
     return time.strftime("%Y%m%dT%H%M%S", time.gmtime()) + "-" + uuid.uuid4().hex[:8]
 
 
-def settle_interrupted(cache_path: Path) -> None:
-    """Wait until what a stopped run still has in flight on this store has landed: it is paid for already."""
+def settle_earlier(cache_path: Path, fingerprint: str) -> None:
+    """Wait until earlier runs on this store have brought home what they paid for.
+
+    That is what a stopped run still has in flight, and all of a background run that asks the same question: were its
+    rows asked at the same time, they would be paid for twice.
+    """
     with _lock:
-        waiting = [r for r in _unsettled if r.cache_path == cache_path and r.engine and r.engine.stopped]
+        waiting = [r for r in _unsettled if r.engine and r.cache_path.resolve() == cache_path.resolve()]
     patience = time.monotonic() + PATIENCE_S
     for run in waiting:
         assert run.engine is not None
+        if not run.engine.stopped and run.task.fingerprint != fingerprint:
+            continue
         while not run.engine.finished.wait(SLICE_S):
             if time.monotonic() > patience:
                 patience = float("inf")
                 log.warning(
-                    "waiting for requests of the interrupted run %s that are still in flight: they are paid for, and"
-                    " their answers will be used (interrupt again to stop waiting)",
+                    "waiting for run %s, which has requests in flight for this store: they are paid for, and their"
+                    " answers will be used (interrupt to stop waiting)",
                     run.run_id,
                 )
+
+
+def store_what_is_left(cache_path: Path, store: Store) -> None:
+    """Store what earlier runs of this kernel brought home and could not store then: it is paid for."""
+    with _lock:
+        left = [r.engine for r in _unsettled if r.engine and r.cache_path.resolve() == cache_path.resolve()]
+    for engine in left:
+        if engine.finished.is_set():
+            engine.store_what_is_left(store)
 
 
 def _postfix(counts: Counts) -> dict[str, object]:

@@ -131,7 +131,7 @@ def _dumped(model: type[BaseModel], value: Any) -> dict[str, Any]:
         return made.model_dump(mode="json", by_alias=True, warnings=False)
     except ValidationError as error:
         raise _first_of(error) from None
-    except Exception as error:  # a fault in the user's own validators must not lose a paid reply
+    except (Exception, SystemExit) as error:  # a fault in the user's own validators must not lose a paid reply
         reason = _line(f"{type(error).__name__}: {error}")
         raise InvalidAnswer(f"the model's own code failed ({reason})") from error
 

@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from lmsyz.cache import SqliteCache
+from lmsyz.errors import CacheError
 from lmsyz.frames import read_rows
 from lmsyz.place import read_task
 from lmsyz.rows import Rows
@@ -29,7 +30,7 @@ PARTS = {
 }
 # Arguments of extract that say how to ask and not what, so that a call can be looked at by changing its name alone.
 HOW_NOT_WHAT = frozenset({"chunk_size", "max_workers", "on_error", "progress", "background", "api_key"})
-NEW, TEXT_CHANGED = "new row", "text changed"
+NEW, TEXT_CHANGED, AFRESH = "new row", "text changed", "asked afresh"
 
 
 def stale_rows(
@@ -48,6 +49,7 @@ def stale_rows(
     base_url: str | None,
     client: Any,
     request_options: Mapping[str, Any],
+    fresh: bool = False,
 ) -> pd.DataFrame:
     """Return counts by action and reason; see :meth:`df.ie.stale`."""
     settings = load_settings()
@@ -64,7 +66,10 @@ def stale_rows(
     )
     rows = read_rows(df, text_col, id_col, dedupe=dedupe)
     path = Path(settings.cache_path if cache_path is None else cache_path).expanduser()
-    reasons = _reasons(path, task, rows, ignore_prompt_hash) if path.exists() else [NEW if k else "" for k in rows.keys]
+    if fresh or not path.exists():
+        reasons = [(AFRESH if fresh else NEW) if k else "" for k in rows.keys]
+    else:
+        reasons = _reasons(path, task, rows, ignore_prompt_hash)
     counts: Counter[tuple[str, str]] = Counter()
     for key, reason in zip(rows.keys, reasons, strict=True):
         counts[("skip", "empty text") if not key else ("ask", reason) if reason else ("reuse", "same question")] += 1
@@ -78,10 +83,18 @@ def stale_rows(
     )
 
 
+def opened_to_read(path: Path) -> SqliteCache:
+    """Open a cache file without changing it, or bring one of an older format up to date first."""
+    try:
+        return SqliteCache(path, read_only=True)
+    except CacheError:
+        return SqliteCache(path)
+
+
 def _reasons(path: Path, task: Task, rows: Rows, ignore_prompt: bool) -> list[str]:
     """Return for each row why it would be asked; empty where it would be reused."""
     record = task.record
-    with SqliteCache(path) as cache:
+    with opened_to_read(path) as cache:
         stored = cache.answers(cache.reading_tasks(record, ignore_prompt), {k for k in rows.keys if k})
         missing = {k for k in rows.keys if k and k not in stored}
         others = cache.tasks_with(missing)

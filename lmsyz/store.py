@@ -209,6 +209,17 @@ class Saved:
     output_tokens: float = 0.0
     n_cost_unknown: int = 0
 
+    def plus(self, other: Saved) -> Saved:
+        """Return the sum of both."""
+        unknown = self.cost is None or other.cost is None
+        return Saved(
+            n_rows=self.n_rows + other.n_rows,
+            cost=None if unknown else (self.cost or 0.0) + (other.cost or 0.0),
+            input_tokens=self.input_tokens + other.input_tokens,
+            output_tokens=self.output_tokens + other.output_tokens,
+            n_cost_unknown=self.n_cost_unknown + other.n_cost_unknown,
+        )
+
 
 ChunkRecord = tuple[int, RequestRecord, Sequence[AnswerRecord]]
 """One task's exchange and the answers it brought: task, request, answers."""

@@ -120,6 +120,11 @@ def redacted(options: Mapping[str, Any]) -> dict[str, Any]:
     return {k: _without_secrets(v) if k in EXTRAS else v for k, v in options.items()}
 
 
+def _may_be_secret(name: object, value: object) -> bool:
+    # A number is no secret: max_tokens is none.
+    return any(w in str(name).lower() for w in SECRET_WORDS) and not isinstance(value, int | float)
+
+
 def without_hidden(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return redacted options without what was hidden in them."""
 
@@ -133,10 +138,7 @@ def without_hidden(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def _without_secrets(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {
-            k: HIDDEN if any(w in str(k).lower() for w in SECRET_WORDS) else _without_secrets(v)
-            for k, v in value.items()
-        }
+        return {k: HIDDEN if _may_be_secret(k, v) else _without_secrets(v) for k, v in value.items()}
     return [_without_secrets(v) for v in value] if isinstance(value, list | tuple) else value
 
 

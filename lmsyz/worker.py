@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lmsyz.engine import Settled, settle
-from lmsyz.errors import ProviderError, RateLimitError, UnavailableError, UnsupportedFormError
+from lmsyz.errors import LmsyzError, ProviderError, RateLimitError, UnavailableError, UnsupportedFormError
 from lmsyz.events import Observer, RequestRetried, RequestSent, emit
 from lmsyz.judge import Positions
 from lmsyz.ladder import Ladder
@@ -98,6 +98,8 @@ class Asker:
             return Outcome(positions=positions, exchange=self._exchange(make_chunk(self._rows, positions)))
         except Exception as error:  # noqa: BLE001 - told to the coordinator, which judges it
             return Outcome(positions=positions, error=error)
+        except BaseException as error:  # noqa: BLE001 - as a validator's sys.exit(): it must not end a thread unseen
+            return Outcome(positions=positions, error=LmsyzError(f"{type(error).__name__} in a worker: {error}"))
 
     def _exchange(self, chunk: Chunk) -> Exchange:
         while True:

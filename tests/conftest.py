@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import signal
 import socket
 import sqlite3
 from collections.abc import Iterator
@@ -19,6 +20,10 @@ NO_PROXY = "127.0.0.1,localhost"
 
 settings.register_profile("lmsyz", deadline=None, derandomize=True, database=None)
 settings.load_profile("lmsyz")
+
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    # A shell without job control ignores it for what it runs in the background, and so would every child of a test.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _strangers: list[str] = []
 _connect, _connect_ex, _getaddrinfo = socket.socket.connect, socket.socket.connect_ex, socket.getaddrinfo

@@ -105,6 +105,16 @@ def test_fresh_asks_again_and_ignoring_the_prompt_reuses_another_prompts_answers
     assert plan(cache, task(prompt="Another.", model="m-2"), rows_of("a"), ignore_prompt=True).ask == [0]
 
 
+def test_another_prompts_answers_fill_in_and_never_stand_before_the_own(cache: SqliteCache) -> None:
+    store(cache, task(), "a")
+    other = task(prompt="Another prompt.")
+    answers = [AnswerRecord(key=text_key(t), answer='{"n":99}') for t in ("a", "b")]
+    cache.put_chunk(cache.task_id(other.record), exchange(cost=None), answers)
+    found = plan(cache, task(), rows_of("a", "b"), ignore_prompt=True)
+    assert found.answers == {text_key("a"): '{"n":1}', text_key("b"): '{"n":99}'}
+    assert (found.saved.n_rows, found.saved.cost) == (2, None)
+
+
 def test_seed_rows_of_the_prompt_are_taken_over_once_and_only_where_they_fit_the_schema(tmp_path: Path) -> None:
     path, prompt_hash = tmp_path / "seed.sqlite", compute_prompt_hash(PROMPT)
     seed_file(

@@ -11,9 +11,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from cache_records import seed_file
+from pydantic import BaseModel, field_validator
 
 import lmsyz
-from lmsyz.errors import ExtractionError, MissingKeyError, UsageError
+from lmsyz.errors import CacheError, ExtractionError, MissingKeyError, UsageError
 from lmsyz.task import compute_prompt_hash
 
 PROMPT = "Classify the tone of each sentence."
@@ -259,6 +260,38 @@ def test_everything_cached_needs_no_key_and_no_server(sandbox_default: Any, monk
         frame(3).ie.extract(PROMPT, schema=SCHEMA, cache_path="paid.sqlite")
 
 
+def test_an_archived_cache_that_cannot_be_written_still_gives_its_tables(
+    sandbox_default: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = frame(3).ie.extract(PROMPT, schema=SCHEMA, cache_path="a.sqlite")
+    opened = lmsyz.SqliteCache.__init__
+
+    def archived(self: Any, path: Any, *, read_only: bool = False, **about: Any) -> None:
+        if not read_only:
+            raise CacheError(f"cache file {str(path)!r} is not writable")
+        opened(self, path, read_only=True, **about)
+
+    monkeypatch.setattr(lmsyz.SqliteCache, "__init__", archived)
+    again = frame(3).ie.extract(PROMPT, schema=SCHEMA, cache_path="a.sqlite")
+    pd.testing.assert_frame_equal(again, first)
+    assert frame(3).ie.stale(PROMPT, schema=SCHEMA, cache_path="a.sqlite")["action"].tolist() == ["reuse"]
+    with pytest.raises(CacheError, match="not writable"):
+        frame(4).ie.extract(PROMPT, schema=SCHEMA, cache_path="a.sqlite")
+
+
+def test_a_validator_that_leaves_the_program_fails_its_row_and_hangs_nothing(sandbox_default: Any) -> None:
+    class Row(BaseModel):
+        words: int
+
+        @field_validator("words")
+        @classmethod
+        def leave(cls, value: int) -> int:
+            raise SystemExit("bye")
+
+    out = frame(3).ie.extract(PROMPT, schema=Row)
+    assert out["ie_error"].str.startswith("invalid: the model's own code failed (SystemExit").all()
+
+
 def test_a_seed_cache_is_opened_and_its_rows_are_used(sandbox_default: Any, caplog: pytest.LogCaptureFixture) -> None:
     seed_file(Path("seed.sqlite"), ("1", '{"input_id": "1", "score": 4}', compute_prompt_hash("Score it.")))
     df = pd.DataFrame({"id": [1, 2], "text": ["seven words", "of old and new"]})
@@ -381,6 +414,8 @@ def test_stale_says_what_would_be_asked_and_why_and_sends_nothing(sandbox_defaul
         ({"max_tokens": 0}, "max_tokens= is a whole number from 1 up, got 0"),
         ({"max_tokens": 10**6, "model": "gpt-6-luna"}, "more than gpt-6-luna can write"),
         ({"timeout": -1}, "timeout= is the seconds"),
+        ({"api_key": "sk-é"}, "holds a character that no key has"),
+        ({"text_col": ["text", "text"]}, "names a column twice"),
         ({"client": object()}, "client= takes a client"),
         ({"cache_path": "no/such/place.sqlite"}, "no directory"),
         ({"cache_path": "text.txt"}, "no SQLite database"),

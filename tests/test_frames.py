@@ -99,6 +99,7 @@ def test_a_text_column_that_is_there_twice_is_refused() -> None:
     [
         ([1, None, 3], "null in 1 of 3 rows .first at positions 1."),
         (["a", " ", "b"], "blank in 1 rows .first at positions 1."),
+        (["\ud800", "\ud801"], "1 ids more than once"),
         ([1, "1", 2], "1 ids more than once after str.. .first: '1'."),
         ([*"abcdefg", *"abcdefg"], "7 ids more than once .*first: 'a', 'b', 'c', 'd', 'e'\\)"),
     ],

@@ -22,6 +22,7 @@ from lmsyz.rows import (
     read_results,
     salvage_results,
     text_key,
+    text_keys,
 )
 
 
@@ -51,6 +52,9 @@ def test_a_key_stands_for_text_repetition_and_shape() -> None:
         text_key("a", named_fields=True),
     }
     assert len(keys) == 5
+    assert text_key("a", occurrence=1) not in {text_key("a\x001\x000"), text_key("1\x000\x00a")}
+    assert text_keys(["a", None, "é"], named_fields=True)[0] == text_key("a", named_fields=True)
+    assert text_keys(["a", None, "é"]) == [text_key("a"), b"", text_key("é")]
     assert all(len(k) == 16 for k in keys)
     assert text_key("\ud83d") != text_key("?")
 
@@ -236,3 +240,10 @@ def test_the_results_before_a_cut_are_kept_and_the_cut_one_is_not() -> None:
         assert (len(salvaged) == 2) == (end > whole.index("1234}") + 4)
         assert (len(salvaged) >= 1) == (end >= whole.index(', {"input_id": "2"'))
     assert salvage_results("no json") == []
+
+
+def test_what_a_model_thought_is_no_answer() -> None:
+    draft = '<think>{"all_results":[{"input_id":"a","n":1}]} no'
+    assert salvage_results(draft) == []
+    assert salvage_results(draft + '</think>{"all_res') == []
+    assert salvage_results(draft + '</think>{"all_results":[{"input_id":"a","n":2},') == [{"input_id": "a", "n": 2}]

@@ -209,6 +209,50 @@ def test_answers_that_cannot_be_stored_stop_the_run_and_stay_in_the_kernel(
     n_home = int(last().frame()["ie_error"].isna().sum())
     assert 5 <= n_home == sandbox_default.stats()["n_rows"] < 100
     assert f"{n_home} answers are paid for and not on disk" in " ".join(raised.value.__notes__)
+    monkeypatch.undo()
+    monkeypatch.setenv("LMSYZ_SANDBOX_URL", sandbox_default.url)
+    monkeypatch.chdir(last().cache_path.parent)
+    frame(100).ie.extract(PROMPT, schema=SCHEMA, max_workers=2)
+    assert last().counts.n_cached == n_home
+    assert sandbox_default.stats()["n_rows"] == 100
+
+
+def test_a_fault_of_ours_brings_home_what_is_in_flight(sandbox_default: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from lmsyz.judge import Judge
+
+    sandbox_default.set_faults(latency_s=0.1)
+    reply, n = Judge.reply, []
+
+    def faulty(self: Judge, *args: Any) -> Any:
+        n.append(1)
+        if len(n) == 4:
+            raise ZeroDivisionError("a bug")
+        return reply(self, *args)
+
+    monkeypatch.setattr(Judge, "reply", faulty)
+    with pytest.raises(ZeroDivisionError):
+        frame(100).ie.extract(PROMPT, schema=SCHEMA, max_workers=4)
+    with lmsyz.SqliteCache("lmsyz_cache.sqlite") as cache:
+        assert len(cache.page_answers(limit=999)) == sandbox_default.stats()["n_rows"] > 15
+
+
+def test_a_price_that_cannot_be_told_keeps_no_answer_from_the_store(
+    sandbox_default: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(self: object, *args: object) -> float:
+        raise ArithmeticError
+
+    monkeypatch.setattr("lmsyz.pricing.Pricer.cost", broken)
+    assert frame(10).ie.extract(PROMPT, schema=SCHEMA)["ie_error"].isna().all()
+    assert last().cost is pd.NA
+
+
+def test_a_background_run_and_a_call_that_asks_the_same_pay_once(sandbox_default: Any) -> None:
+    sandbox_default.set_faults(latency_s=0.1)
+    run = frame(40).ie.extract(PROMPT, schema=SCHEMA, background=True, max_workers=2)
+    assert frame(40).ie.extract(PROMPT, schema=SCHEMA)["ie_error"].isna().all()
+    assert run.result()["ie_error"].isna().all()
+    assert sandbox_default.stats()["n_rows"] == 40
 
 
 def test_answers_that_could_not_be_stored_at_first_are_stored_in_the_end(
@@ -244,6 +288,11 @@ def test_the_bar_counts_rows_and_says_cached_and_failed(
     out, err = capsys.readouterr()
     assert out == ""
     assert re.search(r"6/6 .*row.*cached=4, failed=1", err.split("\r")[-1])
+
+
+def test_a_bar_that_cannot_be_painted_harms_no_run(sandbox_default: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stderr", None)
+    assert frame(4).ie.extract(PROMPT, schema=SCHEMA, progress=True)["ie_error"].isna().all()
 
 
 def test_the_bar_is_closed_when_a_run_fails(sandbox_default: Any, capsys: pytest.CaptureFixture[str]) -> None:

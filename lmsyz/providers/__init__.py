@@ -133,6 +133,19 @@ def missing_key_message(backend: str) -> str:
     )
 
 
+def check_key(backend: str, key: str) -> None:
+    """Refuse a key that cannot be sent.
+
+    Raises
+    ------
+    UsageError
+        It holds a space or a character that no header can hold.
+    """
+    key = key.strip()
+    if not key.isascii() or not key.isprintable() or " " in key:
+        raise UsageError(f"the API key for {backend} holds a character that no key has; copy it again")
+
+
 def _provider(
     backend: str,
     api: str,
@@ -175,8 +188,7 @@ def _new_client(backend: str, api_key: str | None, base_url: str | None, connect
     key = (api_key or "").strip()
     if not key:
         raise MissingKeyError(missing_key_message(backend))
-    if not key.isascii() or not key.isprintable() or " " in key:
-        raise UsageError(f"the API key for {backend} holds a character that no key has; copy it again")
+    check_key(backend, key)
     from lmsyz.providers.http import http_options
 
     options: Any = {"api_key": key, "base_url": base_url or DEFAULT_URLS[backend], "max_retries": 0}

@@ -235,7 +235,12 @@ def _network_error(provider: str, error: Exception, client: Any, deadline_s: flo
         return UnavailableError(f"{provider}: {where} {what} (timeout=... changes that)", provider=provider)
     if "APIConnectionError" in names or any(_is_of_http(e) or isinstance(e, OSError) for e in chain):
         reason = hide_keys(str(chain[-1]) or type(chain[-1]).__name__, _key_of(client))
-        return UnavailableError(f"{provider}: the connection to {where} failed: {reason}", provider=provider)
+        hint = (
+            " (is it running, and is base_url right?)"
+            if any(isinstance(e, ConnectionRefusedError) for e in chain)
+            else ""
+        )
+        return UnavailableError(f"{provider}: the connection to {where} failed: {reason}{hint}", provider=provider)
     if names & set(SDK_ERRORS) or (isinstance(error, TypeError) and "authentication" in str(error)):
         reason = hide_keys(str(error), _key_of(client))
         return RejectedError(f"the {provider} client refused the call: {reason}", provider=provider)

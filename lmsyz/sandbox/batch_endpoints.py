@@ -324,7 +324,7 @@ class _Anthropic(_Endpoints):
         if not isinstance(requests, list) or not 0 < len(requests) <= ANTHROPIC_MOST:
             raise anthropic_common.error(400, f"requests: List should have 1 to {ANTHROPIC_MOST} items")
         _check_custom_ids(requests)
-        content = b"\n".join(json.dumps(r, ensure_ascii=False).encode() for r in requests)
+        content = b"\n".join(json.dumps(r).encode() for r in requests)
         kept = self.shelf.add_upload(content, "requests.jsonl", "batch", file_id=f"sandboxin{uuid.uuid4().hex[:16]}")
         batch = Batch(
             id=f"msgbatch_sandbox{uuid.uuid4().hex[:16]}",

@@ -265,7 +265,7 @@ class Shelf:
         for where, found in lines.items():
             if found:
                 random.Random(f"{seed} {batch.id} {where}").shuffle(found)
-                content = b"".join(json.dumps(line, ensure_ascii=False).encode() + b"\n" for line in found)
+                content = b"".join(json.dumps(line).encode() + b"\n" for line in found)
                 name = self.add_upload(content, f"{batch.id}_{where}.jsonl", "batch_output")["id"]
                 batch.output, batch.errors = (name, batch.errors) if where == "output" else (batch.output, name)
 
@@ -274,7 +274,7 @@ def _run(
     api: Api, options: Faults, seed: int, custom_id: str, body: JsonObject, i: int
 ) -> tuple[str, JsonObject | None, list[str]]:
     """Answer one request: how it ended, status and body, and the texts that it was paid for."""
-    raw = json.dumps(body, ensure_ascii=False).encode()
+    raw = json.dumps(body).encode()
     draws = Draws(seed, custom_id.encode() + raw, 0)
     try:
         if draws.falls("batch_errors", options.batch_errors):
