@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lmsyz.batch import BatchEngine
-from lmsyz.batch_files import FrameFile, PartWriter, read_failures, read_index, read_texts
+from lmsyz.batch_files import FrameFile, read_failures, read_texts
 from lmsyz.batch_ledger import Ledger, Part, PartState, check_job_id, ledgers_in, locked
+from lmsyz.batch_setup import Connection, add_parts, keys_of, make_engine, reconnect, stored_task, told
 from lmsyz.batch_status import BatchStatus, status_of
 from lmsyz.cache import SqliteCache
 from lmsyz.engine import Plan, plan, stored_answers
@@ -28,41 +27,21 @@ from lmsyz.errors import (
     UsageError,
 )
 from lmsyz.frame_index import index_from_json
-from lmsyz.place import Place, connect_place, find_place
 from lmsyz.progress import ProgressBar
-from lmsyz.providers import batches_of
-from lmsyz.providers.base import Provider, call_options
-from lmsyz.providers.batches import Batches, BatchLimits
-from lmsyz.rows import Rows, chunk_positions
-from lmsyz.schema import read_schema
-from lmsyz.settings import Settings, load_settings
-from lmsyz.task import Task, without_hidden
+from lmsyz.rows import Rows
+from lmsyz.settings import load_settings
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["BATCH_ROOT", "BatchJob", "Connection", "batch_jobs"]
+__all__ = ["BATCH_ROOT", "BatchJob", "batch_jobs"]
 
 log = logging.getLogger(__name__)
 
 BATCH_ROOT = "batch_jobs"
-REQUESTS_A_PART = 5000  # the seed package's number; the providers take 50,000 and more
-BYTES_A_PART = 100_000_000
-CONNECTIONS = 4
 SHORTEST_POLL_S, LONGEST_POLL_S = 1.0, 60.0
 POLL_AGE_SHARE = 20  # a job that is twenty minutes old is looked at every minute
 ALONE = ("truncated", "refused")  # rows that spoilt a packed request are asked again by themselves
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Connection:
-    """What it takes to move a job on: what is asked, where, and who carries it."""
-
-    task: Task
-    place: Place
-    provider: Provider
-    batches: Batches
-    deadline_s: float
 
 
 class BatchJob:
@@ -137,7 +116,7 @@ class BatchJob:
         settings = load_settings()
 
         def connection() -> Connection:
-            return _reconnect(ledger, settings, schema=schema, api_key=api_key, base_url=base_url, client=client)
+            return reconnect(ledger, settings, schema=schema, api_key=api_key, base_url=base_url, client=client)
 
         return cls(folder, connection, show_progress=settings.progress)
 
@@ -415,138 +394,6 @@ def batch_jobs(batch_root_dir: str | os.PathLike[str] = BATCH_ROOT) -> pd.DataFr
     for damaged in (found for found in ledgers if isinstance(found, BatchError)):
         log.warning("%s", damaged)
     return jobs_frame([status_of(found) for found in ledgers if isinstance(found, Ledger)])
-
-
-# --- what making a job shares with moving it on ----------------------------------------------------------------
-
-
-def make_engine(ledger: Ledger, connection: Connection) -> BatchEngine:
-    """Return the engine of a job."""
-    return BatchEngine(
-        ledger,
-        task=connection.task,
-        provider=connection.provider,
-        batches=connection.batches,
-        call=call_options(connection.task.options, deadline_s=connection.deadline_s),
-        store_factory=lambda: SqliteCache(ledger.cache_path),
-    )
-
-
-def add_parts(
-    ledger: Ledger,
-    connection: Connection,
-    planned: Plan,
-    rows: Rows,
-    *,
-    alone: frozenset[bytes] = frozenset(),
-    requests_a_part: int = REQUESTS_A_PART,
-) -> None:
-    """Write requests for the rows of a plan into new parts, and the parts into the ledger."""
-    batches = connection.batches
-    limits = BatchLimits(
-        n_requests=min(batches.limits.n_requests, requests_a_part), n_bytes=min(batches.limits.n_bytes, BYTES_A_PART)
-    )
-    writer = PartWriter(
-        ledger,
-        task=connection.task,
-        rows=rows,
-        twins=planned.twins,
-        provider=connection.provider,
-        batches=batches,
-        form=connection.provider.forms(connection.task)[0],
-        limits=limits,
-    )
-    together = [p for p in planned.ask if rows.keys[p] not in alone]
-    parts = writer.write(_chunks(ledger, rows, together, [p for p in planned.ask if rows.keys[p] in alone]))
-    if parts:
-        ledger.parts += parts
-        ledger.save()
-
-
-def keys_of(ledger: Ledger, *, only_open: bool = False) -> set[bytes]:
-    """Return the texts that were sent, or that are still on their way."""
-    parts = [p for p in ledger.parts if p.state.is_open or not only_open]
-    return {key for part in parts for asked in read_index(ledger, part) for key in asked.keys}
-
-
-def stored_task(ledger: Ledger, schema: Any = None) -> Task:
-    """Return what a job asks, as its ledger has it; what cannot be kept on disk has to be given again."""
-    record = ledger.record
-    return Task(
-        backend=record.backend,
-        api=record.api,
-        endpoint=record.endpoint,
-        model=record.model,
-        prompt=record.prompt,
-        schema=read_schema(schema if schema is not None else json.loads(record.schema) if record.schema else None),
-        options=without_hidden(json.loads(record.options)),
-        verify=ledger.verify,
-        stored=record,
-    )
-
-
-def told(error: LmsyzError, job_id: str) -> LmsyzError:
-    """Say beside an error that nothing is lost, and how to go on."""
-    error.add_note(
-        f"What was submitted is safe: the same call goes on from there, and so does lmsyz.BatchJob.load({job_id!r})."
-        " Nothing is created twice."
-    )
-    return error
-
-
-def connected(task: Task, place: Place, *, timeout_s: float) -> Connection:
-    """Return what it takes to move a job on.
-
-    Raises
-    ------
-    MissingKeyError
-        There is no key.
-    """
-    provider = connect_place(place, connections=CONNECTIONS, timeout_s=timeout_s)
-    return Connection(task=task, place=place, provider=provider, batches=batches_of(provider), deadline_s=timeout_s)
-
-
-def _reconnect(
-    ledger: Ledger, settings: Settings, *, schema: Any, api_key: str | None, base_url: str | None, client: Any
-) -> Connection:
-    record = ledger.record
-    if ledger.schema_model and schema is None:
-        raise UsageError(
-            f"the answers of job {ledger.job_id!r} are held against the pydantic model {ledger.schema_model}, whose"
-            f" code is not on disk: lmsyz.BatchJob.load({ledger.job_id!r}, schema={ledger.schema_model})"
-        )
-    if ledger.own_client and client is None and base_url is None:
-        raise UsageError(
-            f"job {ledger.job_id!r} was sent by a client of your own: give it again,"
-            f" lmsyz.BatchJob.load({ledger.job_id!r}, client=...)"
-        )
-    place = find_place(
-        settings,
-        backend=record.backend,
-        model=record.model,
-        api=record.api,
-        api_key=api_key,
-        base_url=base_url if base_url is not None else ledger.base_url or None,
-        client=client,
-        quirks=ledger.quirks,
-    )
-    if place.endpoint != record.endpoint:
-        raise UsageError(
-            f"job {ledger.job_id!r} was sent to {record.endpoint}, and this call would go to {place.endpoint}; "
-            + (
-                "start the sandbox first: lmsyz.sandbox.start()"
-                if record.endpoint == "sandbox"
-                else "give base_url=, or take LMSYZ_SANDBOX_URL and base URLs out of the environment"
-            )
-        )
-    return connected(stored_task(ledger, schema), place, timeout_s=settings.timeout)
-
-
-def _chunks(ledger: Ledger, rows: Rows, together: list[int], alone: list[int]) -> Iterator[tuple[int, ...]]:
-    yield from chunk_positions(
-        rows, together, size=ledger.chunk_size, token_budget=ledger.token_budget, distinct_openings=ledger.verify
-    )
-    yield from ((p,) for p in alone)
 
 
 def _alone(ledger: Ledger) -> frozenset[bytes]:

@@ -10,18 +10,9 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
 
 from lmsyz.batch_files import INPUT, OUTPUT, FrameFile, index_path, input_path
-from lmsyz.batch_job import (
-    BATCH_ROOT,
-    REQUESTS_A_PART,
-    BatchJob,
-    Connection,
-    add_parts,
-    connected,
-    keys_of,
-    make_engine,
-    told,
-)
+from lmsyz.batch_job import BATCH_ROOT, BatchJob
 from lmsyz.batch_ledger import LEDGER, Ledger, PartState, check_job_id, ledgers_in, locked
+from lmsyz.batch_setup import REQUESTS_A_PART, Connection, add_parts, connected, keys_of, make_engine, told
 from lmsyz.cache import SqliteCache
 from lmsyz.engine import plan
 from lmsyz.errors import MissingKeyError, UsageError

@@ -18,7 +18,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from lmsyz import batch, batch_files, batch_job, batch_ledger
+from lmsyz import batch, batch_files, batch_job, batch_ledger, batch_settle
 from lmsyz.batch_job import BatchJob
 from lmsyz.cache import SqliteCache
 from lmsyz.providers.anthropic_batches import AnthropicBatches
@@ -33,6 +33,7 @@ STEPS: list[tuple[Any, str]] = [
     (batch_files.PartWriter, "write"),
     (batch_files.FrameFile, "write"),
     (batch, "write_failures"),
+    (batch_settle, "write_failures"),
     (SqliteCache, "put_chunks"),
     (SqliteCache, "save_run"),
     *(

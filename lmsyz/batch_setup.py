@@ -1,0 +1,186 @@
+"""What making a batch job shares with moving it on: who carries it, its task read back, its parts written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from lmsyz.batch import BatchEngine
+from lmsyz.batch_files import PartWriter, read_index
+from lmsyz.batch_ledger import Ledger
+from lmsyz.cache import SqliteCache
+from lmsyz.engine import Plan
+from lmsyz.errors import LmsyzError, UsageError
+from lmsyz.place import Place, connect_place, find_place
+from lmsyz.providers import batches_of
+from lmsyz.providers.base import Provider, call_options
+from lmsyz.providers.batches import Batches, BatchLimits
+from lmsyz.rows import Rows, chunk_positions
+from lmsyz.schema import read_schema
+from lmsyz.settings import Settings
+from lmsyz.task import Task, without_hidden
+
+__all__ = [
+    "REQUESTS_A_PART",
+    "Connection",
+    "add_parts",
+    "connected",
+    "keys_of",
+    "make_engine",
+    "reconnect",
+    "stored_task",
+    "told",
+]
+
+REQUESTS_A_PART = 5000  # the seed package's number; the providers take 50,000 and more
+BYTES_A_PART = 100_000_000
+CONNECTIONS = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Connection:
+    """What it takes to move a job on: what is asked, where, and who carries it."""
+
+    task: Task
+    place: Place
+    provider: Provider
+    batches: Batches
+    deadline_s: float
+
+
+def make_engine(ledger: Ledger, connection: Connection) -> BatchEngine:
+    """Return the engine of a job."""
+    return BatchEngine(
+        ledger,
+        task=connection.task,
+        provider=connection.provider,
+        batches=connection.batches,
+        call=call_options(connection.task.options, deadline_s=connection.deadline_s),
+        store_factory=lambda: SqliteCache(ledger.cache_path),
+    )
+
+
+def add_parts(
+    ledger: Ledger,
+    connection: Connection,
+    planned: Plan,
+    rows: Rows,
+    *,
+    alone: frozenset[bytes] = frozenset(),
+    requests_a_part: int = REQUESTS_A_PART,
+) -> None:
+    """Write requests for the rows of a plan into new parts, and the parts into the ledger."""
+    batches = connection.batches
+    limits = BatchLimits(
+        n_requests=min(batches.limits.n_requests, requests_a_part), n_bytes=min(batches.limits.n_bytes, BYTES_A_PART)
+    )
+    writer = PartWriter(
+        ledger,
+        task=connection.task,
+        rows=rows,
+        twins=planned.twins,
+        provider=connection.provider,
+        batches=batches,
+        form=connection.provider.forms(connection.task)[0],
+        limits=limits,
+    )
+    together = [p for p in planned.ask if rows.keys[p] not in alone]
+    parts = writer.write(_chunks(ledger, rows, together, [p for p in planned.ask if rows.keys[p] in alone]))
+    if parts:
+        ledger.parts += parts
+        ledger.save()
+
+
+def keys_of(ledger: Ledger, *, only_open: bool = False) -> set[bytes]:
+    """Return the texts that were sent, or that are still on their way."""
+    parts = [p for p in ledger.parts if p.state.is_open or not only_open]
+    return {key for part in parts for asked in read_index(ledger, part) for key in asked.keys}
+
+
+def stored_task(ledger: Ledger, schema: Any = None) -> Task:
+    """Return what a job asks, as its ledger has it; what cannot be kept on disk has to be given again."""
+    record = ledger.record
+    return Task(
+        backend=record.backend,
+        api=record.api,
+        endpoint=record.endpoint,
+        model=record.model,
+        prompt=record.prompt,
+        schema=read_schema(schema if schema is not None else json.loads(record.schema) if record.schema else None),
+        options=without_hidden(json.loads(record.options)),
+        verify=ledger.verify,
+        stored=record,
+    )
+
+
+def told(error: LmsyzError, job_id: str) -> LmsyzError:
+    """Say beside an error that nothing is lost, and how to go on."""
+    error.add_note(
+        f"What was submitted is safe: the same call goes on from there, and so does lmsyz.BatchJob.load({job_id!r})."
+        " Nothing is created twice."
+    )
+    return error
+
+
+def connected(task: Task, place: Place, *, timeout_s: float) -> Connection:
+    """Return what it takes to move a job on.
+
+    Raises
+    ------
+    MissingKeyError
+        There is no key.
+    """
+    provider = connect_place(place, connections=CONNECTIONS, timeout_s=timeout_s)
+    return Connection(task=task, place=place, provider=provider, batches=batches_of(provider), deadline_s=timeout_s)
+
+
+def reconnect(
+    ledger: Ledger, settings: Settings, *, schema: Any, api_key: str | None, base_url: str | None, client: Any
+) -> Connection:
+    """Return what it takes to move a job of another kernel on.
+
+    Raises
+    ------
+    UsageError
+        Something that is not on disk has to be given again: a model, a client, a base URL.
+    """
+    record = ledger.record
+    if ledger.schema_model and schema is None:
+        raise UsageError(
+            f"the answers of job {ledger.job_id!r} are held against the pydantic model {ledger.schema_model}, whose"
+            f" code is not on disk: lmsyz.BatchJob.load({ledger.job_id!r}, schema={ledger.schema_model})"
+        )
+    if ledger.own_client and client is None and base_url is None:
+        raise UsageError(
+            f"job {ledger.job_id!r} was sent by a client of your own: give it again,"
+            f" lmsyz.BatchJob.load({ledger.job_id!r}, client=...)"
+        )
+    place = find_place(
+        settings,
+        backend=record.backend,
+        model=record.model,
+        api=record.api,
+        api_key=api_key,
+        base_url=base_url if base_url is not None else ledger.base_url or None,
+        client=client,
+        quirks=ledger.quirks,
+    )
+    if place.endpoint != record.endpoint:
+        raise UsageError(
+            f"job {ledger.job_id!r} was sent to {record.endpoint}, and this call would go to {place.endpoint}; "
+            + (
+                "start the sandbox first: lmsyz.sandbox.start()"
+                if record.endpoint == "sandbox"
+                else "give base_url=, or take LMSYZ_SANDBOX_URL and base URLs out of the environment"
+            )
+        )
+    return connected(stored_task(ledger, schema), place, timeout_s=settings.timeout)
+
+
+def _chunks(ledger: Ledger, rows: Rows, together: list[int], alone: list[int]) -> Iterator[tuple[int, ...]]:
+    yield from chunk_positions(
+        rows, together, size=ledger.chunk_size, token_budget=ledger.token_budget, distinct_openings=ledger.verify
+    )
+    yield from ((p,) for p in alone)
