@@ -1,208 +1,158 @@
-"""The sandbox's batch endpoints, through the real SDK clients: as strict as the real ones, and there after a crash."""
+"""The sandbox's batches on disk: there after a crash or a stop, gone after a reset, of any size."""
 
 from __future__ import annotations
 
+import contextlib
 import io
-import json
 import os
 import signal
+import stat
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import anthropic
 import openai
 import pytest
+from sandbox_batches import (
+    ENDPOINT,
+    body,
+    create,
+    ended,
+    line,
+    lines_of,
+    requests,
+    results_of,
+    upload,
+)
+from sandbox_http import call, row_schema, rows
 
 import lmsyz
 from lmsyz.sandbox import Faults
 
-BODY = {"model": "sandbox-rules", "messages": [{"role": "user", "content": "Say in JSON: a good day."}]}
-PARAMS = {"model": "sandbox-rules", "max_tokens": 200, "messages": [{"role": "user", "content": "A good day."}]}
-
-
-def line(custom_id: str, **changes: Any) -> str:
-    request = {"custom_id": custom_id, "method": "POST", "url": "/v1/chat/completions", "body": BODY}
-    return json.dumps(request | changes)
+DIGEST = row_schema({"digest": {"type": "string"}})
 
 
 @pytest.fixture
 def server(sandbox: Any) -> Any:
+    """The sandbox, with batches that take a hundred seconds of a clock that only a test moves on."""
     sandbox.set_faults(batch_s=100)
     return sandbox
 
 
 @pytest.fixture
-def gpt(server: Any) -> Any:
+def gpt(server: Any) -> Iterator[openai.OpenAI]:
     with openai.OpenAI(api_key="k", base_url=server.openai_base_url, max_retries=0) as client:
         yield client
 
 
 @pytest.fixture
-def claude(server: Any) -> Any:
-    with anthropic.Anthropic(api_key="k", base_url=server.anthropic_base_url, max_retries=0) as client:
-        yield client
+def folder(tmp_path: Path) -> Iterator[Path]:
+    """A state directory; what runs of it at the end is stopped."""
+    yield tmp_path / "state"
+    lmsyz.sandbox.start(state_dir=tmp_path / "state", default=False).stop()
 
 
-def upload(client: Any, *lines: str) -> str:
-    content = io.BytesIO("\n".join(lines).encode())
-    return str(client.files.create(file=("in.jsonl", content), purpose="batch").id)
-
-
-def create(client: Any, *lines: str, **about: Any) -> Any:
-    return client.batches.create(
-        input_file_id=upload(client, *lines), endpoint="/v1/chat/completions", completion_window="24h", **about
+def clients(box: Any) -> tuple[openai.OpenAI, anthropic.Anthropic]:
+    return (
+        openai.OpenAI(api_key="k", base_url=box.openai_base_url, max_retries=0),
+        anthropic.Anthropic(api_key="k", base_url=box.anthropic_base_url, max_retries=0),
     )
 
 
-def requests(*custom_ids: str) -> Any:
-    return [{"custom_id": c, "params": PARAMS} for c in custom_ids]
-
-
-# --- OpenAI -----------------------------------------------------------------------------------------
-
-
-def test_an_openai_batch_goes_through_its_states_and_ends_with_an_output_file(server: Any, gpt: Any) -> None:
-    batch = create(gpt, line("a"), line("b"), metadata={"mine": "yes"})
-    assert (batch.status, batch.metadata, batch.output_file_id) == ("validating", {"mine": "yes"}, None)
-    for seconds, status in ((20, "in_progress"), (75, "finalizing"), (10, "completed")):
-        server.advance(seconds)
-        batch = gpt.batches.retrieve(batch.id)
-        assert batch.status == status
-    assert (batch.request_counts.total, batch.request_counts.completed, batch.error_file_id) == (2, 2, None)
-    lines = [json.loads(x) for x in gpt.files.content(batch.output_file_id).content.split(b"\n") if x]
-    assert sorted(x["custom_id"] for x in lines) == ["a", "b"]
-    assert lines[0]["response"]["body"]["choices"][0]["message"]["content"]
-    assert server.stats()["n_batch_rows_paid"] == 2
-
-
-@pytest.mark.parametrize(
-    ("lines", "code"),
-    [
-        (["not json"], "invalid_json_line"),
-        ([line("a"), line("a")], "duplicate_custom_id"),
-        ([line("a", url="/v1/responses")], "url_mismatch"),
-        ([""], "empty_file"),
-    ],
-)
-def test_a_bad_input_file_is_a_created_batch_that_fails(server: Any, gpt: Any, lines: list[str], code: str) -> None:
-    batch = gpt.batches.retrieve(create(gpt, *lines).id)
-    assert (batch.status, batch.errors.data[0].code) == ("failed", code)
-    assert server.stats()["n_batch_rows_paid"] == 0
-
-
-def test_what_openai_refuses_before_a_batch_is_made(gpt: Any) -> None:
-    with pytest.raises(openai.BadRequestError, match="No such File"):
-        gpt.batches.create(input_file_id="file-x", endpoint="/v1/chat/completions", completion_window="24h")
-    with pytest.raises(openai.BadRequestError, match=r"endpoint|Invalid value"):
-        gpt.batches.create(input_file_id=upload(gpt, line("a")), endpoint="/v1/embeddings", completion_window="24h")
-    with pytest.raises(openai.BadRequestError, match="is not one of"):
-        gpt.files.create(file=("x", b"x"), purpose="vision")
-    with pytest.raises(openai.NotFoundError):
-        gpt.batches.retrieve("batch_none")
-
-
-def test_openai_lists_page_by_page_newest_first_and_files_can_be_deleted(server: Any, gpt: Any) -> None:
-    ids = []
-    for _ in range(5):
-        ids.append(create(gpt, line("a")).id)
-        server.advance(1)
-    assert [b.id for b in gpt.batches.list(limit=2)] == ids[::-1]
-    file_id = upload(gpt, line("a"))
-    assert gpt.files.retrieve(file_id).purpose == "batch"
-    assert gpt.files.delete(file_id).deleted
-    with pytest.raises(openai.NotFoundError):
-        gpt.files.content(file_id)
-
-
-def test_a_cancelled_openai_batch_keeps_the_part_that_was_run(server: Any, gpt: Any) -> None:
-    batch = create(gpt, *(line(f"r{i}") for i in range(10)))
-    server.advance(40)
-    assert gpt.batches.cancel(batch.id).status == "cancelling"
-    batch = gpt.batches.retrieve(batch.id)
-    assert (batch.status, batch.request_counts.completed, batch.request_counts.failed) == ("cancelled", 4, 6)
-    with pytest.raises(openai.BadRequestError, match="Cannot cancel"):
-        gpt.batches.cancel(batch.id)
-
-
-# --- Anthropic --------------------------------------------------------------------------------------
-
-
-def test_an_anthropic_batch_counts_nothing_until_it_has_ended(server: Any, claude: Any) -> None:
-    batch = claude.messages.batches.create(requests=requests("a", "b", "c"))
-    server.advance(50)
-    batch = claude.messages.batches.retrieve(batch.id)
-    assert (batch.processing_status, batch.request_counts.processing, batch.results_url) == ("in_progress", 3, None)
-    server.advance(50)
-    batch = claude.messages.batches.retrieve(batch.id)
-    assert (batch.processing_status, batch.request_counts.succeeded) == ("ended", 3)
-    results = {r.custom_id: r.result for r in claude.messages.batches.results(batch.id)}
-    assert results.keys() == {"a", "b", "c"}
-    assert results["a"].message.usage.service_tier == "batch"
-
-
-@pytest.mark.parametrize(
-    ("custom_ids", "words"),
-    [(["a", "a"], "unique"), (["a b"], "should match"), (["x" * 65], "should match"), ([], "1 to")],
-)
-def test_what_anthropic_refuses_at_once(claude: Any, custom_ids: list[str], words: str) -> None:
-    with pytest.raises(anthropic.BadRequestError, match=words):
-        claude.messages.batches.create(requests=requests(*custom_ids))
-
-
-def test_params_are_looked_at_only_when_an_anthropic_batch_runs(server: Any, claude: Any) -> None:
-    bad = {"custom_id": "bad", "params": PARAMS | {"model": "nope"}}
-    batch = claude.messages.batches.create(requests=[*requests("good"), bad])
-    with pytest.raises(anthropic.AnthropicError):
-        list(claude.messages.batches.results(batch.id))
-    server.advance(100)
-    results = {r.custom_id: r.result for r in claude.messages.batches.results(batch.id)}
-    assert (results["good"].type, results["bad"].type) == ("succeeded", "errored")
-    assert results["bad"].error.error.type == "not_found_error"
-
-
-def test_anthropic_lists_page_by_page_and_ended_batches_can_be_deleted(server: Any, claude: Any) -> None:
-    ids = []
-    for _ in range(5):
-        ids.append(claude.messages.batches.create(requests=requests("a")).id)
-        server.advance(1)
-    assert [b.id for b in claude.messages.batches.list(limit=2)] == ids[::-1]
-    with pytest.raises(anthropic.BadRequestError, match="not ended"):
-        claude.messages.batches.delete(ids[0])
-    assert claude.messages.batches.cancel(ids[0]).processing_status == "canceling"
-    assert [r.result.type for r in claude.messages.batches.results(ids[0])] == ["canceled"]
-    claude.messages.batches.delete(ids[0])
-    with pytest.raises(anthropic.NotFoundError):
-        claude.messages.batches.retrieve(ids[0])
-
-
-# --- a server that dies -----------------------------------------------------------------------------
-
-
-def test_batches_files_and_the_clock_outlive_a_killed_server(tmp_path: Path) -> None:
-    about: dict[str, Any] = {"state_dir": tmp_path / "state", "default": False}
+def test_batches_files_and_the_clock_outlive_a_server_killed_or_stopped(folder: Path) -> None:
+    about: dict[str, Any] = {"state_dir": folder, "default": False}
     first = lmsyz.sandbox.start(faults=Faults(batch_s=100), **about)
-    with openai.OpenAI(api_key="k", base_url=first.openai_base_url, max_retries=0) as client:
-        batch = create(client, line("a"))
-    first.advance(60)
+    with clients(first)[0] as gpt, clients(first)[1] as claude:
+        batch = create(gpt, line("a"), line("b"))
+        running = create(gpt, line("c"))
+        other = claude.messages.batches.create(requests=requests("a"))
+        file_id = upload(gpt, line("z"))
+        ended(first, gpt, batch)
+        before = lines_of(gpt, gpt.batches.retrieve(batch.id).output_file_id)
+        gpt.batches.cancel(create(gpt, line("d")).id)
     os.kill(first.pid, signal.SIGKILL)
     second = lmsyz.sandbox.start(faults=Faults(batch_s=5), **about)
-    try:
-        assert second.pid != first.pid
-        with openai.OpenAI(api_key="k", base_url=second.openai_base_url, max_retries=0) as client:
-            assert client.batches.retrieve(batch.id).status == "in_progress"
-            second.advance(45)
-            done = client.batches.retrieve(batch.id)
-            assert done.status == "completed"
-            assert client.files.content(done.output_file_id).content
-    finally:
-        second.stop()
+    assert second.pid != first.pid
+    with clients(second)[0] as gpt, clients(second)[1] as claude:
+        assert lines_of(gpt, gpt.batches.retrieve(batch.id).output_file_id) == before
+        assert gpt.batches.retrieve(running.id).status == "completed"
+        assert gpt.files.content(file_id).content == line("z").encode()
+        assert results_of(claude, other)["a"].type == "succeeded"
+        assert second.stats()["n_batch_rows_paid"] == 4
+        last = create(gpt, line("e"))
+        assert last.status == "validating"
+    second.stop()
+    third = lmsyz.sandbox.start(**about)
+    with clients(third)[0] as gpt:
+        assert [b["api"] for b in third.batches()] == ["chat", "chat", "messages", "chat", "chat"]
+        third.advance(5)
+        assert gpt.batches.retrieve(last.id).status == "completed"
+    (shelf,) = folder.glob("batches")
+    assert {stat.S_IMODE(p.stat().st_mode) for p in shelf.iterdir()} == {0o600}
+    assert stat.S_IMODE(shelf.stat().st_mode) == 0o700
+
+
+def test_a_server_killed_while_it_answers_does_so_again_and_once(folder: Path) -> None:
+    about: dict[str, Any] = {"state_dir": folder, "default": False}
+    first = lmsyz.sandbox.start(faults=Faults(batch_s=100, batch_errors=0.1), **about)
+    with clients(first)[0] as gpt:
+        batch = create(gpt, *(line(f"r{i}", body=body(rows(f"text {i}"), DIGEST)) for i in range(2000)))
+        first.advance(100)
+        threading.Timer(0.2, os.kill, (first.pid, signal.SIGKILL)).start()
+        with contextlib.suppress(openai.APIConnectionError):
+            while True:
+                gpt.batches.retrieve(batch.id)
+    second = lmsyz.sandbox.start(**about)
+    with clients(second)[0] as gpt:
+        while (batch := gpt.batches.retrieve(batch.id)).status != "completed":
+            pass
+        lines = [*lines_of(gpt, batch.output_file_id), *lines_of(gpt, batch.error_file_id)]
+        assert sorted(x["custom_id"] for x in lines) == sorted(f"r{i}" for i in range(2000))
+        assert second.stats()["n_batch_rows_paid"] == batch.request_counts.completed < 2000
+        assert len(list(gpt.files.list())) == 3
 
 
 def test_reset_forgets_batches_and_sets_the_clock_right(server: Any, gpt: Any) -> None:
-    create(gpt, line("a"))
+    batch = create(gpt, line("a"))
     server.advance(1000)
-    assert len(server.batches()) == 1
-    assert server.batches()[0]["custom_ids"] == ["a"]
+    assert [b["custom_ids"] for b in server.batches()] == [["a"]]
     server.reset()
     assert server.batches() == []
     assert server.stats()["n_batches"] == 0
+    with pytest.raises(openai.NotFoundError):
+        gpt.files.retrieve(batch.input_file_id)
+    server.set_faults(batch_s=100)
+    assert create(gpt, line("a")).status == "validating"
+
+
+def test_a_private_sandbox_leaves_no_file_behind(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    with lmsyz.sandbox.start(fresh=True, default=False) as box, clients(box)[0] as gpt:
+        create(gpt, line("a"))
+        assert any(tmp_path.glob("lmsyz-sandbox-*"))
+    assert not any(tmp_path.glob("lmsyz-sandbox-*"))
+
+
+def test_a_large_batch_is_answered_from_disk_to_disk_and_blocks_nobody(server: Any, gpt: Any) -> None:
+    def peak_kb() -> int:
+        found = Path(f"/proc/{server.pid}/status").read_text().split("VmHWM:")[1]
+        return int(found.split()[0])
+
+    n, text = 10_000, "The shares rose. " * 120
+    lines = (line(f"r{i}", body=body(rows(f"{i} {text}"), DIGEST)) for i in range(n))
+    content = io.BytesIO("\n".join(lines).encode())
+    size_kb = len(content.getvalue()) // 1024
+    before = peak_kb()
+    file_id = gpt.files.create(file=("in.jsonl", content), purpose="batch").id
+    batch = gpt.batches.create(input_file_id=file_id, endpoint=ENDPOINT, completion_window="24h")
+    server.advance(100)
+    while (batch := gpt.batches.retrieve(batch.id)).status != "completed":
+        assert batch.status == "finalizing"
+        call(server.url, "GET", "/sandbox/health")
+    assert batch.request_counts.completed == n
+    with gpt.files.with_streaming_response.content(batch.output_file_id) as response:
+        assert sum(piece.count(b"\n") for piece in response.iter_bytes()) == n
+    assert size_kb > 20_000
+    assert peak_kb() - before < size_kb

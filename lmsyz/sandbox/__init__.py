@@ -9,6 +9,10 @@ every trouble that a paid API makes, on demand and repeatably: see :class:`Fault
 Every reply says so: its model is ``sandbox-rules``, its fingerprint ``sandbox-rules``, and it has a header
 ``x-lmsyz-sandbox: rules, not a language model``. Any API key will do, but one that contains ``invalid``.
 
+Batches too: OpenAI's files and batches, and Anthropic's message batches, each request answered as a live one is. They
+lie on disk, so that they outlive the server and its being killed; they take a few seconds (``Faults(batch_s=...)``) of
+a clock that ``Sandbox.advance`` moves on; and what went in and was paid for is told by ``Sandbox.batch_rows``.
+
 Models: ``sandbox-rules`` and ``sandbox-rules-mini`` take sampling parameters and both names of the output limit;
 ``sandbox-rules-reasoning`` is as strict as current models: no sampling parameters, ``max_completion_tokens`` only, no
 forced tool on Anthropic's side, and thinking that counts as output.

@@ -22,8 +22,10 @@ import uvicorn
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from lmsyz.sandbox import registry, tone
+from lmsyz.sandbox.batch_runner import Runner
+from lmsyz.sandbox.batch_shelf import Shelf
 from lmsyz.sandbox.faults import Faults
-from lmsyz.sandbox.server import make_app
+from lmsyz.sandbox.server import APIS, make_app
 from lmsyz.sandbox.state import State
 
 IDLE_CHECK_S = 10.0
@@ -104,8 +106,8 @@ def main() -> None:
         return
     holder: list[uvicorn.Server] = []
     folder = Path(orders["state_dir"]) if orders["state_dir"] else None
-    shelf = None if folder is None else folder / "batches"
-    app = make_app(state, orders["token"], lambda: setattr(holder[0], "should_exit", True), shelf)
+    runner = Runner(Shelf(None if folder is None else folder / "batches"), APIS, state.fell)
+    app = make_app(state, orders["token"], lambda: setattr(holder[0], "should_exit", True), runner)
     config = uvicorn.Config(
         app,
         http=_Protocol,
@@ -132,6 +134,7 @@ def main() -> None:
     except KeyboardInterrupt:
         pass
     finally:
+        runner.close()
         if folder is not None:
             with contextlib.suppress(OSError):
                 registry.forget(folder, entry)

@@ -111,6 +111,10 @@ class AnthropicMessages:
             return common.error(429, said, code="enforced_spend_limit_reached")
         if kind == "overloaded":
             return common.error(529, "Overloaded", headers=headers)
+        if kind == "timeout":
+            return common.error(504, "The gateway did not get an answer in time.")
+        if kind == "batch_errors":
+            return common.error(400, "The sandbox fails this request, as its faults ask it to.")
         if kind == "nested":
             return common.error(400, "The request body is nested too deeply.")
         return common.error(500, "Internal server error")

@@ -23,6 +23,7 @@ _TYPES = {
     413: "request_too_large",
     429: "rate_limit_error",
     500: "api_error",
+    504: "timeout_error",
     529: "overloaded_error",
 }
 
@@ -56,7 +57,7 @@ def model_object(model: Model, created: int) -> JsonObject:
     efforts = dict.fromkeys(("low", "medium", "high", "xhigh", "max"), yes)
     thinking = {"adaptive": yes, "between_tools": no, "disabled": yes, "enabled": yes}
     capabilities = {
-        "batch": no,
+        "batch": yes,
         "citations": no,
         "code_execution": no,
         "context_management": no,

@@ -20,7 +20,7 @@ from lmsyz.sandbox.faults import Faults
 __all__ = ["Sandbox", "start"]
 
 URL_VARIABLE = "LMSYZ_SANDBOX_URL"
-NEEDED = ("starlette", "uvicorn", "vaderSentiment")
+NEEDED = ("starlette", "uvicorn", "python_multipart", "vaderSentiment")
 
 
 def start(
@@ -48,7 +48,7 @@ def start(
     default : bool
         Set ``LMSYZ_SANDBOX_URL``, which ``df.ie`` reads, until ``stop()``.
     state_dir : path, optional
-        Directory of the registry; by default ``LMSYZ_SANDBOX_DIR`` or ``~/.lmsyz/sandbox``.
+        Directory of the registry, batches and files; by default ``LMSYZ_SANDBOX_DIR`` or ``~/.lmsyz/sandbox``.
     fresh : bool
         Start a private one, found by nobody else, that ends with this process.
 
@@ -175,15 +175,17 @@ class Sandbox:
         self._call("faults", {"faults": Faults.of(faults, rates).as_dict()})
 
     def stats(self) -> dict[str, Any]:
-        """Return the counts since the start or the last :meth:`reset`.
+        """Return the counts since the start or the last :meth:`reset`; those of batches outlive the server.
 
         Returns
         -------
         dict
-            ``n_requests`` (to the three endpoints that answer, as they arrive), ``n_by_endpoint`` (answers by path and
-            status), ``n_rows`` (rows in the requests that got a reply), ``n_rows_unanswered`` (those that no rule could
-            answer), ``n_batches``, ``n_batch_rows_paid`` and ``batch_rows_paid`` (rows that batches answered, in all
-            and by text), ``in_flight``, ``max_in_flight``, ``n_faults`` (by kind), ``faults``, ``seed``, ``started``.
+            ``n_requests`` (to the three endpoints that answer live, as they arrive), ``n_by_endpoint`` (answers by path
+            and status), ``n_rows`` (rows in the live requests that got a reply), ``n_rows_unanswered`` (those that no
+            rule could answer), ``n_uploads``, ``n_batches_created``, ``n_downloads`` (as they came, heard of or not),
+            ``n_batches`` (that there are), ``n_batch_rows`` (rows in those that did not fail), ``n_batch_rows_paid``
+            (those in their requests that got a reply), ``batch_rows_paid`` (the same by text), ``n_rows_paid`` (live
+            and batch), ``in_flight``, ``max_in_flight``, ``n_faults`` (by kind), ``faults``, ``seed``, ``started``.
         """
         stats: dict[str, Any] = self._ask("GET", "/sandbox/stats", None)
         return stats
@@ -193,18 +195,38 @@ class Sandbox:
         self._call("reset", {})
 
     def advance(self, seconds: float) -> None:
-        """Move the clock of batches forward, so that nobody has to wait for one to end.
+        """Move the clock of batches and files forward, so that nobody has to wait for a batch to end.
 
         Parameters
         ----------
         seconds : float
-            By how much.
+            By how much. It is remembered with the batches.
         """
         self._call("advance", {"seconds": seconds})
 
     def batches(self) -> list[dict[str, Any]]:
-        """Return the batches there are, newest first: id, api, state, created, n_requests, custom_ids."""
+        """Return the batches there are, newest first, with what no provider tells.
+
+        Returns
+        -------
+        list of dict
+            ``id``, ``api`` (``"chat"``, ``"responses"`` or ``"messages"``), ``state``, ``created``, ``n_requests``,
+            ``n_rows``, ``n_rows_paid``, ``counts`` (of requests by how they ended), ``problems``, ``metadata``,
+            ``input_file_id``, ``output_file_id``, ``error_file_id``, ``faults``, ``custom_ids`` (in the order sent).
+        """
         found: list[dict[str, Any]] = self._call("batches", {})
+        return found
+
+    def batch_rows(self) -> list[dict[str, Any]]:
+        """Return every row that a batch has taken, to see that each was sent and paid for once.
+
+        Returns
+        -------
+        list of dict
+            ``row_id``, ``digest`` (of the text, as the field ``digest`` of an answer), ``n_taken`` (times in a batch
+            that did not fail), ``n_paid`` (times in a request that got a reply), ``custom_ids``.
+        """
+        found: list[dict[str, Any]] = self._call("batch_rows", {})
         return found
 
     def requests(self, last: int = 100) -> list[dict[str, Any]]:

@@ -73,25 +73,31 @@ class Faults:
     context_tokens : int or None
         Longer requests are answered 400.
     batch_s : float
-        Seconds from a batch's creation to its end.
+        Seconds from a batch's creation to its end, if it is not cancelled. For this and the next six the setting at a
+        batch's creation holds to its end, and so it does for what else spoils replies and rows.
     batch_expires_at : float or None
-        Share of a batch's requests that are run before it expires; None lets it come to its end.
+        Share of a batch's requests that are run by then, where it expires; None lets it come to its end.
     batch_failed : str
-        OpenAI batch that fails after its creation, with this code.
+        OpenAI batch that fails after its creation, with this code, such as ``"invalid_json_line"``.
     token_limit_batches : int
-        OpenAI batches that may be on their way at once; a further one fails for enqueued tokens. 0 is any number.
+        OpenAI batches that may be on their way at once; a further one is created and then fails with
+        ``token_limit_exceeded``. 0 is any number.
     batch_errors : float
-        Share of a batch's requests that end in an error of their own.
+        Request of a batch that ends in an error of its own: passing, lasting, or (OpenAI) without any response.
     error_file_only : bool
-        OpenAI batch that completes with nothing but an error file.
+        All requests of a batch end in errors, so that OpenAI names no output file.
+    batch_duplicated, batch_foreign : float
+        Request whose result is there twice; result under a custom_id that nobody sent.
     create_timeout : float
-        Batch that is created without an answer: the connection is closed.
+        Batch that is created without the client hearing of it: the connection is closed, or the answer is a 504.
     upload_dropped : float
-        File whose upload is answered by a closed connection.
+        File that is taken without the client hearing of it.
     not_found_after_create : int
-        How many times a new batch is answered 404.
+        How often a new batch is answered 404.
+    slow_download_bytes_s : float or None
+        Bytes of results sent in a second at most.
     broken_download : float
-        Download that ends in the middle.
+        Results that end in the middle.
     results_gone : bool
         Results past their retention: 404.
 
@@ -135,9 +141,12 @@ class Faults:
     token_limit_batches: int = 0
     batch_errors: float = 0.0
     error_file_only: bool = False
+    batch_duplicated: float = 0.0
+    batch_foreign: float = 0.0
     create_timeout: float = 0.0
     upload_dropped: float = 0.0
     not_found_after_create: int = 0
+    slow_download_bytes_s: float | None = None
     broken_download: float = 0.0
     results_gone: bool = False
 
@@ -153,8 +162,10 @@ class Faults:
             if not isinstance(getattr(self, name), bool):
                 raise UsageError(f"{name}={getattr(self, name)!r} must be True or False")
         for name in COUNTS:
-            _check_number(name, getattr(self, name), low=0, high=math.inf, words="a number from 0 up")
-        _check_number("batch_s", self.batch_s, low=0, high=DAYS_S, words="seconds from 0 to 30 days")
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+                raise UsageError(f"{name}={value!r} must be an int from 0 up")
+        _check_number("batch_s", self.batch_s, low=0, high=DAY_S, words="seconds from 0 to 86400")
         if self.batch_expires_at is not None:
             _check_number(
                 "batch_expires_at", self.batch_expires_at, low=0, high=1, words="a share from 0 to 1, or None"
@@ -190,13 +201,26 @@ class Faults:
 REQUEST_FAULTS = ("rate_limited", "overloaded", "server_error", "dropped", "not_a_reply")
 REPLY_FAULTS = ("filtered", "truncated", "malformed")
 ROW_FAULTS = ("refused", "missing", "duplicated", "swapped", "foreign")
-BATCH_FAULTS = ("batch_errors", "create_timeout", "upload_dropped", "broken_download")
+BATCH_FAULTS = (
+    "batch_errors",
+    "batch_duplicated",
+    "batch_foreign",
+    "create_timeout",
+    "upload_dropped",
+    "broken_download",
+)
 RATES = (*REQUEST_FAULTS, *REPLY_FAULTS, *ROW_FAULTS, *BATCH_FAULTS)
 SWITCHES = ("out_of_quota", "error_file_only", "results_gone")
 COUNTS = ("token_limit_batches", "not_found_after_create")
-DAYS_S = 30 * 86_400.0
+DAY_S = 86_400.0
 SECONDS = ("retry_after_s", "latency_s", "latency_jitter_s")
-LIMITS = ("requests_per_minute", "tokens_per_minute", "max_output_tokens", "context_tokens")
+LIMITS = (
+    "requests_per_minute",
+    "tokens_per_minute",
+    "max_output_tokens",
+    "context_tokens",
+    "slow_download_bytes_s",
+)
 
 
 def _check_number(name: str, value: object, *, low: float, high: float, words: str) -> None:

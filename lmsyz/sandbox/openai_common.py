@@ -194,6 +194,10 @@ def failure(kind: str, message: str = "", *, retry_after_s: float | None = None)
     if kind == "overloaded":
         said = "The engine is currently overloaded, please try again later."
         return error(503, said, kind="server_error", code="overloaded", headers=headers)
+    if kind == "timeout":
+        return error(504, "The gateway did not get an answer in time.", kind="server_error")
+    if kind == "batch_errors":
+        return error(400, "The sandbox fails this request, as its faults ask it to.")
     if kind == "nested":
         return error(400, "The JSON body of your request is nested too deeply.")
     said = "The server had an error while processing your request. Sorry about that!"

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from lmsyz.sandbox.answers import ENVELOPES, ID, Answer, Row, answer, read_rows
 from lmsyz.sandbox.faults import Draws, Faults, refuses
-from lmsyz.sandbox.wire import MAX_OUTPUT_TOKENS, Ask, Outcome, tokens_of
+from lmsyz.sandbox.text import Text
+from lmsyz.sandbox.wire import CONTEXT_TOKENS, MAX_OUTPUT_TOKENS, Api, ApiError, Ask, Outcome, tokens_of
 
-__all__ = ["Replied", "reply_to"]
+__all__ = ["Replied", "cache_told", "refusal_of", "reply_to"]
 
 REFUSAL = "The sandbox refuses this request, as its faults ask it to."
 UNKNOWN = "The sandbox answers by rules, and no rule finds a value that the schema demands."
@@ -26,8 +27,8 @@ class Replied:
     ----------
     outcome : Outcome
         What is sent.
-    n_rows : int
-        Rows asked.
+    rows : list of Row
+        Rows asked; one without an id where the request was not in rows form.
     n_unanswered : int
         Rows that no rule could answer.
     faults : tuple of str
@@ -35,30 +36,48 @@ class Replied:
     """
 
     outcome: Outcome
-    n_rows: int = 0
+    rows: list[Row] = field(default_factory=list)
     n_unanswered: int = 0
     faults: tuple[str, ...] = ()
+
+
+def refusal_of(api: Api, ask: Ask, faults: Faults) -> tuple[str, ApiError] | None:
+    """Return the fault and the error of a request whose form or size is not taken, None for one that is."""
+    if ask.form in faults.refused_forms:
+        return "refused_forms", api.refuse_form(ask.form)
+    if ask.input_tokens > (faults.context_tokens or CONTEXT_TOKENS):
+        return "context_tokens", api.too_long(ask.input_tokens, faults.context_tokens or CONTEXT_TOKENS)
+    return None
+
+
+def cache_told(ask: Ask, outcome: Outcome, is_cached: Callable[[str], bool]) -> Outcome:
+    """Tell in the usage what a prompt cache would have read and written."""
+    if ask.cacheable is None:
+        return outcome
+    key, size = ask.cacheable
+    if is_cached(key):
+        return dataclasses.replace(outcome, cached_tokens=size)
+    return dataclasses.replace(outcome, cache_write_tokens=size)
 
 
 def reply_to(ask: Ask, faults: Faults, draws: Draws, seed: int) -> Replied:
     """Answer a question by the rules, then let its faults fall."""
     rows = read_rows(ask.user)
-    n_rows = len(rows) or 1
-    texts = [row.text.raw for row in rows] or [ask.user]
-    if any(refuses(seed, text, faults.refused) for text in texts):
-        return Replied(outcome=_refused(ask, REFUSAL), n_rows=n_rows, faults=("refused",))
+    asked = rows or [Row(id="", text=Text(ask.user))]
+    if any(refuses(seed, row.text.raw, faults.refused) for row in asked):
+        return Replied(outcome=_refused(ask, REFUSAL), rows=asked, faults=("refused",))
     if draws.falls("filtered", faults.filtered):
-        return Replied(outcome=_filtered(ask), n_rows=n_rows, faults=("filtered",))
+        return Replied(outcome=_filtered(ask), rows=asked, faults=("filtered",))
     ignored = ask.form in faults.ignored_forms
     found = answer(
         rows, ask.user, ask.system, None if ignored else ask.schema, wants_json=ask.form != "text" and not ignored
     )
     if found.whole is None and not found.envelope and not found.prose:
-        return Replied(outcome=_refused(ask, UNKNOWN), n_rows=n_rows, n_unanswered=1)
+        return Replied(outcome=_refused(ask, UNKNOWN), rows=asked, n_unanswered=1)
     found, fallen = _row_faults(found, rows, faults, draws)
     value, text = _written(ask, found, ignored=ignored)
     outcome, more = _finished(ask, value, text, faults, draws, tool="" if ignored else ask.tool)
-    return Replied(outcome=outcome, n_rows=n_rows, n_unanswered=found.n_unanswered, faults=(*fallen, *more))
+    return Replied(outcome=outcome, rows=asked, n_unanswered=found.n_unanswered, faults=(*fallen, *more))
 
 
 def _refused(ask: Ask, words: str) -> Outcome:

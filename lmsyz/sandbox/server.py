@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import math
 from collections.abc import Awaitable, Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from starlette.applications import Starlette
@@ -18,24 +16,28 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from lmsyz.sandbox import anthropic_common, openai_common
 from lmsyz.sandbox.anthropic_api import AnthropicMessages
-from lmsyz.sandbox.batch_endpoints import batch_routes
-from lmsyz.sandbox.batches import Shelf
+from lmsyz.sandbox.anthropic_batches import AnthropicBatches
+from lmsyz.sandbox.batch_runner import Runner
+from lmsyz.sandbox.batch_shelf import Shelf
 from lmsyz.sandbox.control import LABEL_HEADER, Control, json_response
-from lmsyz.sandbox.dropping import Dropped
 from lmsyz.sandbox.faults import Draws, Faults
+from lmsyz.sandbox.openai_batches import OpenAIBatches
 from lmsyz.sandbox.openai_chat import OpenAIChat
+from lmsyz.sandbox.openai_files import OpenAIFiles
 from lmsyz.sandbox.openai_responses import OpenAIResponses
-from lmsyz.sandbox.replies import reply_to
+from lmsyz.sandbox.replies import cache_told, refusal_of, reply_to
+from lmsyz.sandbox.sending import Dropped, Portal
 from lmsyz.sandbox.state import State
-from lmsyz.sandbox.wire import CONTEXT_TOKENS, CREATED, MODELS, Api, ApiError, Ask, JsonObject, Outcome
+from lmsyz.sandbox.wire import CREATED, MODELS, Api, ApiError, Ask, JsonObject
 
-__all__ = ["make_app"]
+__all__ = ["APIS", "make_app"]
 
+APIS: tuple[Api, ...] = (OpenAIChat(), OpenAIResponses(), AnthropicMessages())
+BATCHES = (OpenAIFiles, OpenAIBatches, AnthropicBatches)
 LOCAL_HOSTS = ("127.0.0.1", "localhost", "[::1]")
-PORTAL = "<!doctype html><html><head><title>Sign in</title></head><body>Please sign in to the network.</body></html>"
 
 
-def make_app(state: State, token: str, stop: Callable[[], None], folder: Path | None = None) -> ASGIApp:
+def make_app(state: State, token: str, stop: Callable[[], None], runner: Runner | None = None) -> ASGIApp:
     """Return the application.
 
     Parameters
@@ -46,17 +48,16 @@ def make_app(state: State, token: str, stop: Callable[[], None], folder: Path | 
         What a control request must carry.
     stop : callable
         Ends the server.
-    folder : Path, optional
-        Where batches lie; without it they end with the process.
+    runner : Runner, optional
+        Answers batches; without it they lie in a temporary folder.
     """
-    apis: tuple[Api, ...] = (OpenAIChat(), OpenAIResponses(), AnthropicMessages())
-    shelf = Shelf(folder, apis)
+    runner = runner or Runner(Shelf(), APIS, state.fell)
     models = _Models(state)
-    control = Control(state, shelf, token, stop)
+    control = Control(state, runner, token, stop)
     routes = [
-        *(Route(api.path, _Endpoint(api, state), methods=["POST"]) for api in apis),
+        *(Route(api.path, _Endpoint(api, state), methods=["POST"]) for api in APIS),
         Route("/v1/messages/count_tokens", _CountTokens(state), methods=["POST"]),
-        *batch_routes(state, shelf),
+        *(r for home in BATCHES for r in home(state, runner).routes()),
         Route("/v1/models", models.many, methods=["GET"]),
         Route("/v1/models/{id:path}", models.one, methods=["GET"]),
         *control.routes(),
@@ -131,9 +132,9 @@ class _Endpoint:
             return {}, special
         replied = reply_to(ask, faults, draws, seed)
         state.fell(*replied.faults)
-        state.n_rows += replied.n_rows
+        state.n_rows += len(replied.rows)
         state.n_unanswered += replied.n_unanswered
-        outcome = self._cached(ask, replied.outcome)
+        outcome = cache_told(ask, replied.outcome, state.is_cached)
         state.limits.spend(outcome.output_tokens)
         return api.reply(ask, outcome, draws), None
 
@@ -150,15 +151,12 @@ class _Endpoint:
         if draws.falls("rate_limited", faults.rate_limited):
             state.fell("rate_limited")
             raise api.failure("requests", retry_after_s=faults.retry_after_s)
-        if ask.form in faults.refused_forms:
-            state.fell("refused_forms")
-            raise api.refuse_form(ask.form)
+        refusal = refusal_of(api, ask, faults)
+        if refusal is not None:
+            state.fell(refusal[0])
+            raise refusal[1]
         if ask.form in faults.ignored_forms:
             state.fell("ignored_forms")
-        limit = faults.context_tokens or CONTEXT_TOKENS
-        if ask.input_tokens > limit:
-            state.fell("context_tokens")
-            raise api.too_long(ask.input_tokens, limit)
 
     def _request_fault(self, faults: Faults, draws: Draws) -> Response | None:
         """Raise or return what a request gets in place of a reply."""
@@ -169,18 +167,9 @@ class _Endpoint:
             if kind == "dropped":
                 return Dropped()
             if kind == "not_a_reply":
-                return Response(PORTAL, 200, LABEL_HEADER, media_type="text/html")
+                return Portal(LABEL_HEADER)
             raise self.api.failure(kind)
         return None
-
-    def _cached(self, ask: Ask, outcome: Outcome) -> Outcome:
-        """Tell in the usage what a prompt cache would have read and written."""
-        if ask.cacheable is None:
-            return outcome
-        key, size = ask.cacheable
-        if self.state.is_cached(key):
-            return dataclasses.replace(outcome, cached_tokens=size)
-        return dataclasses.replace(outcome, cache_write_tokens=size)
 
 
 class _CountTokens:

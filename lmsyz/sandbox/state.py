@@ -62,6 +62,7 @@ class State:
         self._answers: Counter[tuple[str, int]] = Counter()
         self._faults: Counter[str] = Counter()
         self.n_requests = self.n_rows = self.n_unanswered = self.max_in_flight = 0
+        self.n_uploads = self.n_batches_created = self.n_downloads = 0
         self._attempts: OrderedDict[bytes, int] = OrderedDict()
         self._prefixes: OrderedDict[str, None] = OrderedDict()
         self._kept: deque[dict[str, Any]] = deque(maxlen=KEPT_REQUESTS)
@@ -106,9 +107,11 @@ class State:
         """Count faults."""
         self._faults.update(kinds)
 
-    def keep(self, label: str, path: str, raw: bytes, headers: Mapping[str, str], status: int) -> None:
+    def keep(
+        self, label: str, path: str, raw: bytes, headers: Mapping[str, str], status: int, *, counted_as: str = ""
+    ) -> None:
         """Count an answer and keep its request among the last; never its key. Status 0 is a connection dropped."""
-        self._answers[path, status] += 1
+        self._answers[counted_as or path, status] += 1
         shown = {name: headers[name] for name in SHOWN_HEADERS if name in headers}
         self._kept_bytes += len(raw)
         if len(self._kept) == self._kept.maxlen:
@@ -132,6 +135,9 @@ class State:
             "n_by_endpoint": answers,
             "n_rows": self.n_rows,
             "n_rows_unanswered": self.n_unanswered,
+            "n_uploads": self.n_uploads,
+            "n_batches_created": self.n_batches_created,
+            "n_downloads": self.n_downloads,
             "max_in_flight": self.max_in_flight,
             "in_flight": self.in_flight,
             "n_faults": dict(sorted(self._faults.items())),
