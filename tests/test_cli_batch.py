@@ -153,7 +153,7 @@ def test_cancelling_asks_first(server: Any, lmsyz_batch: Command, monkeypatch: p
     submit(lmsyz_batch)
     monkeypatch.setattr("sys.stdin", io.StringIO("n\n"))
     code, stdout, stderr = lmsyz_batch("cancel", "job")
-    assert (code, stdout) == (1, "")
+    assert (code, stdout.strip()) == (1, "")  # an old click writes the space after a question to stdout
     assert "Cancel job job, with 4 texts on their way?" in stderr
     assert [b["state"] for b in server.batches()] == ["validating"]
     assert lmsyz_batch("cancel", "job", "--yes")[0] == 0
