@@ -110,7 +110,7 @@ def test_used_up_credit_stops_batches_each_apis_own_way(server: Any, gpt: Any, c
     assert (batch.status, batch.errors.data[0].code) == ("failed", "billing_hard_limit_reached")
     with pytest.raises(anthropic.RateLimitError) as caught:
         claude.messages.batches.create(requests=requests("a"))
-    assert caught.value.error_code == "enforced_spend_limit_reached"
+    assert "enforced_spend_limit_reached" in str(caught.value.body)  # the oldest SDK has no attribute for it
     assert server.stats()["n_rows_paid"] == 0
 
 

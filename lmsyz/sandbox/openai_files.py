@@ -58,8 +58,8 @@ class OpenAIFiles(Endpoints):
         try:
             async with request.form(max_files=1) as form:
                 found = await self._taken(form)
-        except HTTPException as error:
-            raise common.error(400, f"The form could not be read: {error.detail}") from None
+        except (HTTPException, ValueError) as error:  # the parser's own, which an early Starlette 1 lets through
+            raise common.error(400, f"The form could not be read: {getattr(error, 'detail', error)}") from None
         self.state.n_uploads += 1
         return Dropped() if self.falls("upload_dropped") else json_response(200, found, {})
 
