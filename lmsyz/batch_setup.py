@@ -13,6 +13,7 @@ from lmsyz.batch_ledger import Ledger
 from lmsyz.cache import SqliteCache
 from lmsyz.engine import Plan
 from lmsyz.errors import LmsyzError, UsageError
+from lmsyz.ladder import Ladder
 from lmsyz.place import Place, connect_place, find_place
 from lmsyz.providers import batches_of
 from lmsyz.providers.base import Provider, call_options
@@ -83,7 +84,8 @@ def add_parts(
         twins=planned.twins,
         provider=connection.provider,
         batches=batches,
-        form=connection.provider.forms(connection.task)[0],
+        # As the live path would ask now: a form that this endpoint refused there would fail here, a day later.
+        form=Ladder(connection.task, connection.provider.forms(connection.task)).form,
         limits=limits,
     )
     together = [p for p in planned.ask if rows.keys[p] not in alone]

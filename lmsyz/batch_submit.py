@@ -71,8 +71,7 @@ def submit_batch(
     answer are among them.
     """
     options = request_options or {}
-    if live := [name for name in LIVE_ARGUMENTS if name in options]:
-        raise UsageError(f"{live[0]}= is for df.ie.extract; a batch has no use for it. {LIVE_ARGUMENTS[live[0]]}")
+    _refuse_live_arguments(options)
     settings = load_settings()
     place, task, _ = read_task(
         settings,
@@ -98,24 +97,26 @@ def submit_batch(
         raise MissingKeyError(missing_key_message(place.backend))
     connection = connected(task, place, timeout_s=settings.timeout)
     new = _new_ledger(folder, task, place, settings, store=store, chunk_size=size)
-    _make_folders(folder)
-    with locked(folder):
-        ledger = _ledger_of(new) if send else _draft_of(new)
-        _plan_parts(
-            ledger,
-            connection,
-            rows,
-            df.index,
-            requests_a_part=requests_a_part,
-            fresh=fresh,
-            ignore=ignore_prompt_hash,
-            failed_too=not send,
-        )
-        errors = make_engine(ledger, connection).push(poll=False) if send else []
-    if errors:
-        raise told(errors[0], name)
+    how = {"requests_a_part": requests_a_part, "fresh": fresh, "ignore": ignore_prompt_hash}
+    _put_down(new, connection, rows, df.index, send=send, **how)
     show = settings.progress if progress is None else progress
     return BatchJob(folder, lambda: connection, rows=rows, index=df.index, show_progress=show)
+
+
+def _refuse_live_arguments(options: Mapping[str, Any]) -> None:
+    for name in LIVE_ARGUMENTS.keys() & options.keys():
+        raise UsageError(f"{name}= is for df.ie.extract; a batch has no use for it. {LIVE_ARGUMENTS[name]}")
+
+
+def _put_down(new: Ledger, connection: Connection, rows: Rows, index: pd.Index, *, send: bool, **how: Any) -> None:
+    """Write the job down under its lock, and submit what is not submitted yet unless it is to be a draft."""
+    _make_folders(new.folder)
+    with locked(new.folder):
+        ledger = _ledger_of(new) if send else _draft_of(new)
+        _plan_parts(ledger, connection, rows, index, failed_too=not send, **how)
+        errors = make_engine(ledger, connection).push(poll=False) if send else []
+    if errors:
+        raise told(errors[0], new.job_id)
 
 
 def _plan_parts(

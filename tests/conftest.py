@@ -101,6 +101,14 @@ def clean_env(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
     monkeypatch.chdir(tmp_path)
 
 
+@pytest.fixture(autouse=True)
+def forgotten_forms() -> None:
+    """Start as a new kernel would: what worked at an endpoint is remembered for a kernel's life, not a test's."""
+    from lmsyz.ladder import forget_forms
+
+    forget_forms()
+
+
 @pytest.fixture(scope="session")
 def sandbox_server() -> Iterator[Any]:
     """The one sandbox of this session; tests take :func:`sandbox`, which is as good as new."""

@@ -98,6 +98,15 @@ def test_a_batch_sends_byte_for_byte_what_the_live_path_sends(server: Any, backe
     assert "\u2028" in bodies[0][0]
 
 
+def test_a_batch_asks_in_the_form_that_the_live_path_has_found_to_work(server: Any, backend: str) -> None:
+    server.set_faults(batch_s=0.05, refused_forms=("json_schema",))
+    frame(3).ie.extract(PROMPT, schema=SCHEMA, backend=backend)
+    job = submit(frame(9), backend=backend)
+    job.wait()
+    assert_all_home(frame(9), job.results())
+    assert job.status().parts[0].form != "json_schema"
+
+
 def test_the_responses_api_goes_by_batch_too(server: Any) -> None:
     job = submit(frame(4), api="responses")
     job.wait()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import uuid
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -28,7 +29,7 @@ __all__ = ["Answer", "Endpoints", "number_in"]
 Answer = Callable[[Request], Awaitable[Response]]
 
 
-class Endpoints:
+class Endpoints(ABC):
     """A group of endpoints.
 
     Parameters
@@ -104,9 +105,9 @@ class Endpoints:
         self.state.fell(kind)
         return draws
 
+    @abstractmethod
     def missing(self, what: str) -> ApiError:
         """Return the 404 of an unknown id."""
-        raise NotImplementedError(what)
 
     def batch(self, request: Request) -> Batch:
         """Return the batch of a path."""

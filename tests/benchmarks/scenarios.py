@@ -191,7 +191,15 @@ def memory_child(n: int, url: str, folder: str) -> None:
     df = frame(n)
     out = extract(df, folder, **place(url))
     kept = int(df.memory_usage(deep=True).sum() + out.memory_usage(deep=True).sum())
-    print(json.dumps({"n": n, "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, "kept": kept}))
+    print(json.dumps({"n": n, "peak": peak(), "kept": kept}))
+
+
+def peak() -> int:
+    """Return this process's own peak in bytes; ``ru_maxrss`` would begin with its parent's."""
+    if sys.platform != "linux":
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) * 1024
 
 
 def run_child(code: str) -> Any:
