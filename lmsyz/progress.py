@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import html
 import logging
+import sys
 import time
 import warnings
 from collections.abc import Callable, Mapping
@@ -97,7 +98,8 @@ def _new_bar(total: int, initial: int, unit: str, label: str) -> tuple[Any, Any]
         from tqdm.auto import tqdm
     about: dict[str, Any] = {"total": total, "initial": initial, "desc": label, "unit": unit}
     if not _is_notebook_bar(tqdm):
-        return tqdm(**about), None
+        # A program without a console has no stderr, and a bar half made complains once more when it is collected.
+        return (tqdm(**about), None) if sys.stderr is not None else (None, None)
     from IPython import display
 
     bar: Any = tqdm(**about, display=False)
