@@ -6,6 +6,7 @@ opened again. When a bar closes, its output is therefore replaced by what it las
 
 from __future__ import annotations
 
+import contextlib
 import html
 import logging
 import sys
@@ -18,6 +19,7 @@ __all__ = ["ProgressBar"]
 
 log = logging.getLogger(__name__)
 
+LOCK_DEPTH = 8
 PAINT_EVERY_S = 0.2  # Jupyter drops messages, for good, above 1,000 a second; nobody reads faster than this
 
 
@@ -70,6 +72,7 @@ class ProgressBar:
             paint()
         except Exception:
             self._bar = self._handle = None
+            _release_lock()
             log.warning("the progress bar cannot be painted and is left out", exc_info=True)
 
     def _open(self, total: int, initial: int, unit: str, label: str) -> None:
@@ -105,6 +108,18 @@ def _new_bar(total: int, initial: int, unit: str, label: str) -> tuple[Any, Any]
     bar: Any = tqdm(**about, display=False)
     show: Any = display.display
     return bar, show(bar.container, display_id=True)
+
+
+def _release_lock() -> None:
+    """Release tqdm's lock where its painting failed: it is not released there, and the program could never end."""
+    import tqdm
+
+    bar: Any = tqdm.tqdm
+    for part in bar.get_lock().locks:
+        # Taken more than once on the way; releasing what this thread does not hold is an error of either lock's kind.
+        with contextlib.suppress(RuntimeError, AssertionError):
+            for _ in range(LOCK_DEPTH):
+                part.release()
 
 
 def _is_notebook_bar(bar: type) -> bool:

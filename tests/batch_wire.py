@@ -154,6 +154,9 @@ def _take(handler: BaseHTTPRequestHandler) -> Taken:
     digest, kept = hashlib.sha256(), b""
     while left:
         block = handler.rfile.read(min(BLOCK, left))
+        if not block:  # the client hung up in the middle
+            handler.close_connection = True
+            break
         left -= len(block)
         digest.update(block)
         if size <= KEPT:

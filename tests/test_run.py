@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from cache_records import run_python
 
 import lmsyz
 from lmsyz.events import ChunkDone, RequestRetried, RequestSent, RowsFailed, RunFinished, RunStarted, emit
@@ -290,9 +291,35 @@ def test_the_bar_counts_rows_and_says_cached_and_failed(
     assert re.search(r"6/6 .*row.*cached=4, failed=1", err.split("\r")[-1])
 
 
-def test_a_bar_that_cannot_be_painted_harms_no_run(sandbox_default: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.stderr", None)
-    assert frame(4).ie.extract(PROMPT, schema=SCHEMA, progress=True)["ie_error"].isna().all()
+BROKEN_BAR = """
+import sys
+class Full:
+    def write(self, text): raise OSError(28, "No space left on device")
+    def flush(self): pass
+    def fileno(self): raise OSError(25, "not a terminal")
+    def isatty(self): return False
+sys.stderr = None if sys.argv[1] == "none" else Full()
+import logging; logging.disable()
+import pandas as pd, lmsyz
+out = pd.DataFrame({"text": ["A wonderful day."] * 3}).ie.extract(
+    "Tone?", schema={"tone": ["positive", "negative"]}, progress=True)
+print(out["ie_error"].isna().all())
+from tqdm import tqdm
+import threading
+free = []
+def look():
+    lock = tqdm.get_lock()
+    free.append(all(part.acquire(timeout=5) for part in lock.locks))
+    [part.release() for part in lock.locks]
+thread = threading.Thread(target=look); thread.start(); thread.join()
+print(free[0])
+"""
+
+
+@pytest.mark.parametrize("stderr", ["none", "full"])
+def test_a_bar_that_cannot_be_painted_harms_no_run_and_no_other_bar(sandbox_default: Any, stderr: str) -> None:
+    # In a process of its own: a lock that a bar left held would keep the program from ending.
+    assert run_python(BROKEN_BAR, stderr).split() == ["True", "True"]
 
 
 def test_the_bar_is_closed_when_a_run_fails(sandbox_default: Any, capsys: pytest.CaptureFixture[str]) -> None:
