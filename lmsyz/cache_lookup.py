@@ -35,7 +35,7 @@ class Lookup(CacheFile):
         dict
             JSON text by key; a text without an answer is not in it.
         """
-        return self._newest("answer", task_ids, keys)
+        return self._newest(("answer",), task_ids, keys)[0]
 
     def reuse(self, task_ids: Sequence[int], keys: Collection[bytes]) -> tuple[dict[bytes, str], Saved]:
         """Return :meth:`answers` and :meth:`saved` from one reading.
@@ -51,10 +51,8 @@ class Lookup(CacheFile):
         -------
         tuple of dict and Saved
         """
-        found = self._newest("request_id || ':' || answer", task_ids, keys)
-        parted = [value.partition(":") for value in found.values()]
-        requests = Counter(int(request) for request, _, _ in parted)
-        return dict(zip(found, [answer for _, _, answer in parted], strict=True)), self._cost_of(requests)
+        answers, requests = self._newest(("answer", "request_id"), task_ids, keys)
+        return answers, self._cost_of(Counter(requests.values()))
 
     def saved(self, task_ids: Sequence[int], keys: Collection[bytes]) -> Saved:
         """Return what answers cost when they were bought: each its share of its exchange.
@@ -70,10 +68,11 @@ class Lookup(CacheFile):
         -------
         Saved
         """
-        return self._cost_of(Counter(map(int, self._newest("request_id", task_ids, keys).values())))
+        return self._cost_of(Counter(self._newest(("request_id",), task_ids, keys)[0].values()))
 
-    def _cost_of(self, asked: Mapping[int, int]) -> Saved:
+    def _cost_of(self, used: Mapping[str, int]) -> Saved:
         """Sum up exchanges, each times the answers of it that are used."""
+        asked = {int(request): n for request, n in used.items()}
         sums = [0, 0, 0.0, 0.0, 0.0]
         share = "sum(n * %s * 1.0 / max(n_answers, 1))"
         with self._reading() as db:
@@ -110,7 +109,8 @@ class Lookup(CacheFile):
         found: dict[bytes, dict[int, None]] = {}
         with self._reading() as db:
             for part in parts(db, keys):
-                for key, task_id in reversed(_pairs(db, "task_id", f"key IN {marks(len(part))}", part)):
+                keys_found, tasks = _columns(db, ("task_id",), f"key IN {marks(len(part))}", part)
+                for key, task_id in zip(reversed(keys_found), reversed(tasks), strict=True):
                     found.setdefault(key, {})[int(task_id)] = None
         return {key: list(tasks) for key, tasks in found.items()}
 
@@ -142,21 +142,23 @@ class Lookup(CacheFile):
                 changed.update(asked[row[0]] for row in rows)
         return changed
 
-    def _newest(self, column: str, task_ids: Sequence[int], keys: Collection[bytes] | None) -> dict[bytes, str]:
-        """Return one column of the newest answer by key, by reading whole tasks or by looking keys up."""
+    def _newest(
+        self, columns: Sequence[str], task_ids: Sequence[int], keys: Collection[bytes] | None
+    ) -> list[dict[bytes, str]]:
+        """Return columns of the newest answer, each by key, by reading whole tasks or by looking keys up."""
+        found: list[dict[bytes, str]] = [{} for _ in columns]
         if not task_ids or (keys is not None and not keys):
-            return {}
+            return found
         tasks = f"task_id IN {numbers(task_ids)}"
-        found: dict[bytes, str] = {}
         with self._reading() as db:
             if keys is not None and _is_few(db, tasks, len(keys)):
                 for part in parts(db, keys):
-                    found.update(_pairs(db, column, f"key IN {marks(len(part))} AND {tasks}", part))
+                    _add(found, _columns(db, columns, f"key IN {marks(len(part))} AND {tasks}", part))
                 return found
             first, last = db.execute(f"SELECT min(id), max(id) FROM answers WHERE {tasks}").fetchone()
             for start in range((first or 1) - 1, last or 0, BLOCK):
                 block = f"id > ? AND id <= ? AND {tasks}"
-                found.update(_pairs(db, column, block, (start, start + BLOCK), "answers_by_task"))
+                _add(found, _columns(db, columns, block, (start, start + BLOCK), "answers_by_task"))
         return found if keys is None else _only(found, set(keys))
 
 
@@ -166,26 +168,37 @@ def _is_few(db: sqlite3.Connection, tasks: str, n_keys: int) -> bool:
     return int(db.execute(f"SELECT count(*) FROM ({some})").fetchone()[0]) > n_keys * SCAN_SHARE
 
 
-def _only(found: dict[bytes, str], wanted: set[bytes]) -> dict[bytes, str]:
-    return found if found.keys() <= wanted else {k: v for k, v in found.items() if k in wanted}
+def _only(found: list[dict[bytes, str]], wanted: set[bytes]) -> list[dict[bytes, str]]:
+    if found[0].keys() <= wanted:
+        return found
+    return [{k: v for k, v in values.items() if k in wanted} for values in found]
 
 
-def _pairs(
-    db: sqlite3.Connection, column: str, where: str, values: Sequence[Any], index: str = "answers_by_key"
-) -> list[tuple[bytes, str]]:
-    """Return key and one column of some answers, oldest first.
+def _add(found: list[dict[bytes, str]], read: Sequence[Sequence[Any]]) -> None:
+    keys, *columns = read
+    for values, column in zip(found, columns, strict=True):
+        values.update(zip(keys, column, strict=True))
+
+
+def _columns(
+    db: sqlite3.Connection,
+    columns: Sequence[str],
+    where: str,
+    values: Sequence[Any],
+    index: str = "answers_by_key",
+) -> Sequence[Sequence[Any]]:
+    """Return the keys and some columns, as text, of some answers, oldest first.
 
     They come as one row: at each row SQLite hands Python's lock over and waits for it again, which beside a
     busy thread costs 5 ms a row.
     """
     # Without statistics SQLite would rather walk through the whole task than look keys up.
-    rows = f"SELECT key, {column} AS value FROM answers INDEXED BY {index} WHERE {where} ORDER BY id"
-    n, keys, texts = db.execute(
-        f"SELECT count(*), group_concat(hex(key)), group_concat(value, ?) FROM ({rows})", (SEPARATOR, *values)
-    ).fetchone()
+    rows = f"SELECT key, {', '.join(columns)} FROM answers INDEXED BY {index} WHERE {where} ORDER BY id"
+    joined = ", ".join(f"group_concat({column}, '{SEPARATOR}')" for column in columns)
+    n, keys, *texts = db.execute(f"SELECT count(*), group_concat(hex(key)), {joined} FROM ({rows})", values).fetchone()
     if not n:
-        return []
-    found = texts.split(SEPARATOR)
-    if len(found) != n:
-        return db.execute(rows, values).fetchall()
-    return list(zip(map(bytes.fromhex, keys.split(",")), found, strict=True))
+        return [()] * (1 + len(columns))
+    found = [text.split(SEPARATOR) for text in texts]
+    if any(len(column) != n for column in found):
+        return list(zip(*((key, *map(str, row)) for key, *row in db.execute(rows, values)), strict=True))
+    return [list(map(bytes.fromhex, keys.split(","))), *found]

@@ -6,6 +6,7 @@ import json
 import platform
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -52,7 +53,7 @@ def build_manifest(
         "started": _date(started),
         "ended": None if counts.how == "running" else _date(started + counts.wall_s),
         "how_it_ended": counts.how,
-        "versions": _versions(),
+        "versions": dict(_versions()),
     }
 
 
@@ -101,6 +102,7 @@ def _figures(counts: Counts, saved: Saved) -> dict[str, Any]:
     }
 
 
+@cache  # reading them off the disk takes longer than a request
 def _versions() -> dict[str, str]:
     versions = {"python": platform.python_version()}
     for package in PACKAGES:

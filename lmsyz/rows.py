@@ -136,7 +136,7 @@ def estimate_tokens(text: str) -> int:
 
 def answer_json(answer: Mapping[str, Any]) -> str:
     """Return an answer as compact JSON text."""
-    return json.dumps(answer, ensure_ascii=False, separators=(",", ":"))
+    return _dumps(answer)
 
 
 def chunk_positions(
@@ -177,16 +177,19 @@ def chunk_positions(
         queue = waiting
 
 
-def make_chunk(rows: Rows, positions: Sequence[int]) -> Chunk:
-    """Pack rows into one user message: a JSON array of ``{"input_id", "input_text"}`` objects."""
+def make_chunk(rows: Rows, positions: Sequence[int], *, verify: bool = True) -> Chunk:
+    """Pack rows into one user message: a JSON array of ``{"input_id", "input_text"}`` objects.
+
+    Openings are drawn only with `verify`.
+    """
     wire_ids = _wire_ids(rows, positions)
     parts = []
     openings = []
     for position, wire_id in zip(positions, wire_ids, strict=True):
         text = rows.texts[position] or ""
-        value = text if rows.named_fields else json.dumps(text, ensure_ascii=False)
-        parts.append(f'{{"{ID_FIELD}":{json.dumps(wire_id, ensure_ascii=False)},"{TEXT_FIELD}":{value}}}')
-        openings.append(_opening(text))
+        value = text if rows.named_fields else _dumps(text)
+        parts.append(f'{{"{ID_FIELD}":{_dumps(wire_id)},"{TEXT_FIELD}":{value}}}')
+        openings.append(_opening(text) if verify else "")
     user = "[" + ",".join(parts) + "]"
     return Chunk(
         positions=tuple(positions),
@@ -288,7 +291,6 @@ def salvage_results(text: str) -> list[Any]:
     start = text.find("[", min(starts)) if starts else -1
     if start < 0:
         return []
-    decoder = json.JSONDecoder(parse_constant=_refuse_constant)
     results: list[Any] = []
     at = start + 1
     while True:
@@ -297,7 +299,7 @@ def salvage_results(text: str) -> list[Any]:
         if at >= len(text) or text[at] != "{":
             return results
         try:
-            value, at = decoder.raw_decode(text, at)
+            value, at = _decoder.raw_decode(text, at)
         except (ValueError, RecursionError):
             return results
         results.append(value)
@@ -321,13 +323,18 @@ def _results_of(payload: object) -> list[Any]:
 
 def _loads(text: str) -> object:
     try:
-        return json.loads(text, parse_constant=_refuse_constant)
+        return _decoder.decode(text)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
 
 
 def _refuse_constant(name: str) -> object:
     raise ValueError(f"{name} is not JSON")
+
+
+# Made once: with options, json.dumps and json.loads make one of these at every call, which costs more than a row.
+_decoder = json.JSONDecoder(parse_constant=_refuse_constant)
+_dumps = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 def _wire_ids(rows: Rows, positions: Sequence[int]) -> tuple[str, ...]:

@@ -95,7 +95,8 @@ class Asker:
     def ask(self, positions: Positions) -> Outcome:
         """Ask about some rows in one request; what goes wrong is in the outcome, never raised."""
         try:
-            return Outcome(positions=positions, exchange=self._exchange(make_chunk(self._rows, positions)))
+            chunk = make_chunk(self._rows, positions, verify=self._task.verify)
+            return Outcome(positions=positions, exchange=self._exchange(chunk))
         except Exception as error:  # noqa: BLE001 - told to the coordinator, which judges it
             return Outcome(positions=positions, error=error)
         except BaseException as error:  # noqa: BLE001 - as a validator's sys.exit(): it must not end a thread unseen

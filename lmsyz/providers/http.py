@@ -5,9 +5,14 @@ Imported where a client is made, never at import of the package: it loads the SD
 
 from __future__ import annotations
 
+import os
+import ssl
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import lru_cache
 from typing import Any
+from urllib.request import getproxies
 
 import httpx2
 
@@ -29,11 +34,24 @@ def http_options(connections: int, timeout_s: float) -> dict[str, Any]:
     timeout_s : float
         Seconds that a call may take. The pool's own default waits 600 s for a free connection.
     """
-    return {
-        "limits": httpx2.Limits(max_connections=connections + 8, max_keepalive_connections=connections + 8),
+    limits = httpx2.Limits(max_connections=connections + 8, max_keepalive_connections=connections + 8)
+    verify = _certificates(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
+    options: dict[str, Any] = {
+        "limits": limits,
         "timeout": httpx2.Timeout(timeout_s, connect=min(timeout_s, CONNECT_S)),
         "event_hooks": {"response": [_bound_error_body]},
+        "verify": verify,
     }
+    if not getproxies().keys() & {"http", "https", "all"}:
+        # A client that is given its transport does not look for proxies.
+        options["transport"] = _OneAThread(lambda: httpx2.HTTPTransport(verify=verify, limits=limits))
+    return options
+
+
+@lru_cache(maxsize=4)
+def _certificates(file: str | None, folder: str | None) -> ssl.SSLContext:
+    """Return what a client verifies servers by. Reading it is most of what making a client costs."""
+    return httpx2.create_ssl_context()
 
 
 def _bound_error_body(response: httpx2.Response) -> None:
@@ -61,3 +79,23 @@ class _Bounded(httpx2.SyncByteStream):
 
     def close(self) -> None:
         self._stream.close()
+
+
+class _OneAThread(httpx2.BaseTransport):
+    """A transport for each thread: a shared one looks through all its connections, twice a request."""
+
+    def __init__(self, make: Callable[[], httpx2.HTTPTransport]) -> None:
+        self._make = make
+        self._own = threading.local()
+        self._all: list[httpx2.HTTPTransport] = []
+
+    def handle_request(self, request: httpx2.Request) -> httpx2.Response:
+        transport: httpx2.HTTPTransport | None = getattr(self._own, "transport", None)
+        if transport is None:
+            transport = self._own.transport = self._make()
+            self._all.append(transport)
+        return transport.handle_request(request)
+
+    def close(self) -> None:
+        for transport in self._all:
+            transport.close()
