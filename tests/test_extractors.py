@@ -110,6 +110,52 @@ def paid(server: Any) -> int:
 # --- the four steps -----------------------------------------------------------------------------------------------
 
 
+OPENAI_EXAMPLE = """
+from lmsyz import OpenAIBatchExtractor
+
+ext = OpenAIBatchExtractor(batch_root_dir="my_job/")
+
+ext.create_batch_jsonl(
+    dataframe=df, id_col="id", text_col="text",
+    prompt=prompt, job_id="my_job",
+    model_name="gpt-4.1-mini",
+    schema_dict=None,
+)
+ext.submit_batches("my_job")
+ext.check_batch_status("my_job",
+                       continuous=True, interval=60)
+out = ext.retrieve_results_as_dataframe("my_job")
+"""
+ANTHROPIC_EXAMPLE = """
+from lmsyz import AnthropicBatchExtractor
+
+ext = AnthropicBatchExtractor(batch_root_dir="my_job/")
+ext.create_batch_requests(
+    dataframe=df, id_col="id", text_col="text",
+    prompt=prompt, job_id="my_job",
+    model_name="claude-haiku-4-5-20251001",
+    schema_dict=None,
+)
+ext.submit_batch("my_job")
+ext.check_batch_status("my_job", continuous=True)
+out = ext.retrieve_results_as_dataframe("my_job")
+"""
+
+
+@pytest.mark.parametrize("example", [OPENAI_EXAMPLE, ANTHROPIC_EXAMPLE], ids=["openai", "anthropic"])
+def test_the_seed_readmes_example_runs_with_only_the_import_changed(
+    server: Any, monkeypatch: pytest.MonkeyPatch, example: str
+) -> None:
+    """Version 0.1.4's, with the package's name changed and the comments left out; only the waiting is shortened."""
+    monkeypatch.setattr(batch_job, "SHORTEST_POLL_S", 0.0)
+    server.set_faults(batch_s=0.0)
+    names: dict[str, Any] = {"df": small(), "prompt": PROMPT}
+    exec(example, names)
+    assert names["out"]["input_id"].tolist() == ["1", "2", "3"]
+    assert names["out"]["tone"].tolist() == TONES
+    assert paid(server) == 3
+
+
 def test_openais_steps_as_the_seeds_reader_writes_them(server: Any) -> None:
     df = small()
     server.set_faults(batch_s=1000)

@@ -116,7 +116,7 @@ def test_a_reply_goes_on_from_a_prefill_on_models_that_take_one(sandbox: Any) ->
 
 def test_models_are_listed_and_found_with_what_they_can_do(client: anthropic.Anthropic) -> None:
     names = ["sandbox-rules", "sandbox-rules-mini", "sandbox-rules-reasoning"]
-    assert [m.id for m in client.models.list()] == names
+    assert [m.id for m in client.models.list()][:3] == names
     found = client.models.retrieve("sandbox-rules")
     assert found.capabilities is not None
     assert found.capabilities.structured_outputs.supported

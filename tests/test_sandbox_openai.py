@@ -195,7 +195,7 @@ def test_responses_gives_thinking_an_item_of_its_own(client: openai.OpenAI) -> N
 
 def test_models_are_listed_and_found(client: openai.OpenAI) -> None:
     names = ["sandbox-rules", "sandbox-rules-mini", "sandbox-rules-reasoning"]
-    assert [m.id for m in client.models.list()] == names
+    assert [m.id for m in client.models.list()][:3] == names
     assert client.models.retrieve(names[2]).owned_by == "lmsyz-sandbox"
     with pytest.raises(openai.NotFoundError, match="sandbox-rules-mini"):
         client.models.retrieve("gpt-6-luna")

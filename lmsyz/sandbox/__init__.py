@@ -15,7 +15,8 @@ a clock that ``Sandbox.advance`` moves on; and what went in and was paid for is 
 
 Models: ``sandbox-rules`` and ``sandbox-rules-mini`` take sampling parameters and both names of the output limit;
 ``sandbox-rules-reasoning`` is as strict as current models: no sampling parameters, ``max_completion_tokens`` only, no
-forced tool on Anthropic's side, and thinking that counts as output.
+forced tool on Anthropic's side, and thinking that counts as output. ``gpt-4.1-mini`` and ``claude-haiku-4-5-20251001``,
+which the seed package's examples name, are the same rules under those names.
 
 Examples
 --------

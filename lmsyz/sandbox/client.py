@@ -275,7 +275,7 @@ class Sandbox:
 
     def _repr_html_(self) -> str:
         state = "stopped" if self._is_stopped else f"at <code>{html.escape(self.url)}</code>"
-        return f"<div>{notice.HTML} Sandbox {state}, models <code>sandbox-rules</code> and two more.</div>"
+        return f"<div>{notice.HTML} Sandbox {state}, models <code>sandbox-rules</code> and others.</div>"
 
     def _make_default(self) -> None:
         self._before = os.environ.get(URL_VARIABLE)

@@ -53,6 +53,12 @@ MODELS = {
         Model(
             id="sandbox-rules-reasoning", words="Sandbox Rules Reasoning (as strict as current models)", reasoning=True
         ),
+        # What the seed package's examples ask for: they run here with only their import changed.
+        Model(id="gpt-4.1-mini", words="Sandbox Rules (not a language model, and not OpenAI's of this name)"),
+        Model(
+            id="claude-haiku-4-5-20251001",
+            words="Sandbox Rules (not a language model, and not Anthropic's of this name)",
+        ),
     )
 }
 CREATED = 1_767_225_600  # 2026-01-01; a model's birthday, the same on every machine
