@@ -1,10 +1,11 @@
 """The store as one SQLite file: tasks, their answers and the exact exchange behind each.
 
 Opening and locking are in `cache_file`, tables in `cache_schema`, looking up in `cache_lookup`, reading
-back in `cache_archive`, the seed package's table in `cache_seed`; tasks and chunks are written down here.
-Nothing outside these modules knows SQL.
+back in `cache_archive`, browsing in `cache_browse`, the seed package's table in `cache_seed`; tasks and
+chunks are written down here. Nothing outside these modules knows SQL.
 
-Answers only ever get added. The newest of a task's answers to a text is the one with the highest number.
+Runs only ever add answers, and a user's delete is the one thing that takes any out. The newest of a task's
+answers to a text is the one with the highest number.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from dataclasses import astuple
 from hashlib import sha256
 from typing import Any
 
-from lmsyz.cache_archive import REQUEST_COLUMNS, TASK_COLUMNS, Archive, task_record
+from lmsyz.cache_archive import REQUEST_COLUMNS, TASK_COLUMNS, task_record
+from lmsyz.cache_browse import Browse
 from lmsyz.cache_file import clean, marks, parts
 from lmsyz.cache_lookup import Lookup
 from lmsyz.cache_seed import SeedFace
@@ -42,7 +44,7 @@ ANSWER_INSERT = ("answers", ("task_id", "key", "answer", "request_id"))
 ROW_ID_INSERT = ("row_ids", ("task_id", "row_id", "key"))
 
 
-class SqliteCache(Lookup, Archive, SeedFace):
+class SqliteCache(Lookup, Browse, SeedFace):
     """Answers and exchanges in one SQLite file; threads and kernels may share it.
 
     Parameters

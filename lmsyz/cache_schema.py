@@ -67,6 +67,14 @@ TABLES_2 = (
         VALUES (new.row_id, (SELECT coalesce(max(id), 0) FROM answers), NULL); END""",
 )
 
+# Answers that a user wants asked again: out of the way of looking up, and still there to be read.
+TABLES_3 = (
+    """CREATE TABLE stale_answers (
+        id INTEGER PRIMARY KEY AUTOINCREMENT, task_id INTEGER NOT NULL, key BLOB NOT NULL, answer TEXT NOT NULL,
+        request_id INTEGER NOT NULL)""",
+    "CREATE INDEX stale_answers_by_key ON stale_answers(key, task_id)",
+)
+
 
 def _migration(step: Migration) -> Migration:
     _MIGRATIONS.append(step)
@@ -86,6 +94,13 @@ def _first(db: sqlite3.Connection) -> None:
 def _second(db: sqlite3.Connection) -> None:
     """Mark the seed's rows: when written, and by which task taken over."""
     for statement in TABLES_2:
+        db.execute(statement)
+
+
+@_migration
+def _third(db: sqlite3.Connection) -> None:
+    """Make room for answers that are to be asked again."""
+    for statement in TABLES_3:
         db.execute(statement)
 
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
 
-from tests.benchmarks import batching, keeping, sending
+from tests.benchmarks import batching, browsing, keeping, sending
 from tests.benchmarks.common import Line
 
 SCENARIOS: dict[str, Callable[[], Iterator[Line]]] = {
@@ -22,6 +22,7 @@ SCENARIOS: dict[str, Callable[[], Iterator[Line]]] = {
     "written": keeping.written,
     "interrupt": sending.interrupt,
     "batch": batching.batch,
+    "browsing": browsing.browsing,
 }
 VERDICTS = {True: "met", False: "NOT MET", None: ""}
 
