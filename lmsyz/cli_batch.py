@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from lmsyz.errors import BatchError, MissingExtraError, UsageError
+from lmsyz.cli_options import FILE, asking, file_kind, read_prompt, read_table, write_table
+from lmsyz.errors import BatchError
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from lmsyz.batch_job import BatchJob
 
 __all__ = ["batch"]
-
-KINDS = (".csv", ".parquet", ".jsonl")
-FILE = click.Path(dir_okay=False, path_type=Path)
 
 _root = click.option(
     "--root",
@@ -37,18 +31,10 @@ def batch() -> None:
 
 
 @batch.command()
-@click.argument("source", metavar="IN", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--prompt", required=True, help="What to extract; @FILE reads it from a file.")
+@asking
 @click.option("--schema", type=FILE, help="A JSON file: the shape of one row's answer.")
-@click.option(
-    "--text-col", multiple=True, default=["text"], show_default=True, help="The text; several times for several."
-)
-@click.option("--id-col", help="A column of unique ids, kept in the results.")
-@click.option("--backend", type=click.Choice(["openai", "anthropic"]), help="Whose API to speak.")
-@click.option("--model", help="The model to ask.")
 @click.option("--job-id", help="The job's name.  [default: drawn from what is asked]")
 @_root
-@click.option("--cache", "cache_path", type=FILE, help="The store of answers.  [default: lmsyz_cache.sqlite]")
 def submit(
     source: Path,
     prompt: str,
@@ -67,12 +53,12 @@ def submit(
     """
     from lmsyz.batch_submit import submit_batch
 
-    df = _read(source)
+    df = read_table(source)
     if id_col is not None and id_col in df.columns:
         df = df.set_index(id_col, drop=False)
     job = submit_batch(
         df,
-        _prompt(prompt),
+        read_prompt(prompt),
         schema=schema,
         text_col=text_col[0] if len(text_col) == 1 else list(text_col),
         id_col=id_col,
@@ -120,7 +106,7 @@ def wait(job_id: str, root: Path, interval: float | None, timeout: float | None)
 def results(job_id: str, root: Path, out: Path | None, drop_failed: bool) -> None:
     """Write what has come home so far: one line a row, ids first, ie_error last."""
     if out is not None:
-        _kind(out)
+        file_kind(out)
     frame = _load(job_id, root).results(on_error="drop" if drop_failed else "keep")
     n_bad = int(frame["ie_error"].notna().sum())
     if frame.index.nlevels == 1 and frame.index.name is None:
@@ -128,7 +114,7 @@ def results(job_id: str, root: Path, out: Path | None, drop_failed: bool) -> Non
     if out is None:
         click.echo(frame.to_csv(), nl=False)
     else:
-        _write(frame, out)
+        write_table(frame, out)
     click.echo(f"{len(frame):,} rows, {n_bad:,} of them without an answer" + (f": {out}" if out else ""), err=True)
 
 
@@ -162,55 +148,3 @@ def _load(job_id: str, root: Path) -> BatchJob:
     from lmsyz.batch_job import BatchJob
 
     return BatchJob.load(job_id, batch_root_dir=root)
-
-
-def _prompt(words: str) -> str:
-    if not words.startswith("@"):
-        return words
-    try:
-        return Path(words[1:]).expanduser().read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"the prompt file {words[1:]!r} cannot be read: {error}") from error
-
-
-def _kind(path: Path) -> str:
-    kind = path.suffix.lower()
-    if kind not in KINDS:
-        raise UsageError(f"{str(path)!r}: the file's name has to end in {', '.join(KINDS)}")
-    return kind
-
-
-def _read(path: Path) -> pd.DataFrame:
-    """Read a file as it is written: no id loses its zeros, and no text is taken for a missing value."""
-    import pandas as pd
-
-    readers: dict[str, Callable[[], pd.DataFrame]] = {
-        ".csv": lambda: pd.read_csv(path, dtype=str, keep_default_na=False),
-        ".parquet": lambda: pd.read_parquet(path),
-        ".jsonl": lambda: pd.DataFrame(_records(path), dtype=object),
-    }
-    df: pd.DataFrame = _through(readers[_kind(path)], f"{str(path)!r} cannot be read")
-    return df
-
-
-def _records(path: Path) -> list[Any]:
-    with path.open(encoding="utf-8-sig", newline="\n") as file:
-        return [json.loads(line) for line in file if line.strip()]
-
-
-def _write(frame: pd.DataFrame, path: Path) -> None:
-    writers: dict[str, Callable[[], Any]] = {
-        ".csv": lambda: frame.to_csv(path),
-        ".parquet": lambda: frame.to_parquet(path),
-        ".jsonl": lambda: frame.reset_index().to_json(path, orient="records", lines=True, force_ascii=False),
-    }
-    _through(writers[_kind(path)], f"{str(path)!r} cannot be written")
-
-
-def _through(step: Callable[[], Any], trouble: str) -> Any:
-    try:
-        return step()
-    except ImportError as error:
-        raise MissingExtraError("Parquet files need the pyarrow package: pip install pyarrow") from error
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{trouble}: {error}") from error

@@ -4,6 +4,7 @@ The same text always gets the same answer. A field is answered by the first of t
 
 - **Only one value is allowed** (``const``, an enum of one): that value.
 - **The text came as named fields** and one has this field's name: its value, copied.
+- **A draft is asked for** (the text has a field ``goal``): see :mod:`lmsyz.sandbox.drafts`.
 - **Enum.** Words for tone (positive/neutral/negative, good/bad, bullish/bearish, very/strongly for the ends, mixed):
   by VADER's compound score, from ±0.05 on. Hawkish/dovish: by counts of policy words. yes/no: as a boolean. Otherwise
   the value whose own words, or whose words in the field's description or the prompt's codebook (``value: words``),
@@ -46,6 +47,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from lmsyz.sandbox.choices import NOTHING, boolean_rule, enum_rule
+from lmsyz.sandbox.drafts import drafted_part
 from lmsyz.sandbox.fields import Node, name_tokens, singular
 from lmsyz.sandbox.scalars import Rule, copied_field, scalar_rule
 from lmsyz.sandbox.text import Text
@@ -166,7 +168,7 @@ class _Compiler:
         def every(text: Text) -> Sequence[Any]:
             answer: dict[str, Any] = {}
             for field, rule, needed in rules:
-                found = rule.every(text)
+                found = drafted_part(text, field) or rule.every(text)
                 if found:
                     answer[field] = found[0]
                 elif needed and not rule.nullable:
