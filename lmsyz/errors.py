@@ -8,6 +8,7 @@ The class decides what happens next, so that the engines never look at status co
     ├─ MissingExtraError (ImportError)   an optional package is not installed; gives the pip line
     ├─ CacheError                        the cache file cannot be opened, read or written
     ├─ SandboxError                      the loopback sandbox cannot be started or reached
+    ├─ LocalModelError                   the local model cannot be served
     ├─ ProviderError                     the provider did not answer with a reply
     │   ├─ RateLimitError                try again later, and everyone slows down (429, 529)
     │   ├─ UnavailableError              try again (5xx, timeout, connection, a 200 that is no reply)
@@ -38,6 +39,7 @@ __all__ = [
     "CacheError",
     "ExtractionError",
     "LmsyzError",
+    "LocalModelError",
     "MalformedError",
     "MissingExtraError",
     "MissingKeyError",
@@ -79,6 +81,10 @@ class CacheError(LmsyzError):
 
 class SandboxError(LmsyzError):
     """The loopback sandbox cannot be started, found or reached."""
+
+
+class LocalModelError(LmsyzError):
+    """The model file is not what it should be, or its server cannot be started."""
 
 
 class ProviderError(LmsyzError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -39,6 +40,8 @@ NOT_JSON_OPTIONS = ("timeout",)
 # Sent where no key is wanted; unlike any word of a message, since keys are taken out of messages.
 NO_KEY = "no-key-needed"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+# The name of a model that lmsyz.local serves ends in the checksum of its file, which says more than a port would.
+LOCAL_MODEL = re.compile(r"@[0-9a-f]{12}$")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,13 +121,16 @@ def find_place(
         The backend or its API is unknown, or the model or URL is none.
     """
     backend, api = _wire(settings, backend, api)
-    sandboxed = client is None and base_url is None and settings.sandbox_url is not None
-    if sandboxed:
-        base_url = str(settings.sandbox_url).rstrip("/") + ("/v1" if backend == "openai" else "")
+    stand_in = (settings.local_url or settings.sandbox_url) if client is None and base_url is None else None
+    if stand_in:
+        base_url = stand_in.rstrip("/") + ("/v1" if backend == "openai" else "")
         api_key = api_key or NO_KEY
     elif client is None:
         base_url = base_url or settings.base_url_of(backend)
         api_key = api_key or settings.key_of(backend)
+    sandboxed = bool(stand_in) and not settings.local_url
+    if stand_in and not sandboxed:
+        model = _served_model(settings, model)
     model = _model(settings, backend, model, sandboxed)
     quirks_of(model, quirks)
     url = base_url_of(backend, client, base_url)
@@ -138,7 +144,7 @@ def find_place(
         backend=backend,
         api=api,
         model=model,
-        endpoint="sandbox" if is_sandbox else _endpoint(url),
+        endpoint="sandbox" if is_sandbox else "local" if is_local and LOCAL_MODEL.search(model) else _endpoint(url),
         base_url=base_url,
         api_key=api_key,
         client=client,
@@ -289,6 +295,16 @@ def _model(settings: Settings, backend: str, model: str | None, sandboxed: bool)
     if not isinstance(model, str) or not model.strip():
         raise UsageError(f"model= takes a model's name, such as {DEFAULT_MODELS[backend]!r}, got {model!r}")
     return model
+
+
+def _served_model(settings: Settings, model: str | None) -> str | None:
+    """Return the one model that a local server has; it would answer under any name, and the answers would lie."""
+    if model is not None and settings.local_model and model != settings.local_model:
+        raise UsageError(
+            f"model={model!r}, but calls go to lmsyz.local, which serves {settings.local_model} alone: leave model="
+            " out, stop() the local model, or say with base_url= whom to ask"
+        )
+    return settings.local_model or model
 
 
 def _is_loopback(url: str) -> bool:

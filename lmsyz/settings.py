@@ -69,6 +69,12 @@ class Settings(BaseSettings):
     sandbox_url: str | None = Field(
         default=None, validation_alias=_named("sandbox_url"), description="Set by lmsyz.sandbox.start()."
     )
+    local_url: str | None = Field(
+        default=None, validation_alias=_named("local_url"), description="Set by lmsyz.local.start()."
+    )
+    local_model: str | None = Field(
+        default=None, validation_alias=_named("local_model"), description="Set by lmsyz.local.start()."
+    )
 
     def key_of(self, backend: str) -> str | None:
         """Return a backend's key as plain text, None where there is none."""

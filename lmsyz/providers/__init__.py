@@ -129,7 +129,8 @@ def missing_key_message(backend: str) -> str:
     return (
         f"No API key for {backend}: set {KEY_VARIABLES[backend]} in the environment or in a .env file, or pass"
         " api_key=... . No key at hand? lmsyz.sandbox.start() answers by rules on this machine, without a model and"
-        " without cost; base_url='http://127.0.0.1:...' takes any local server that speaks OpenAI's API."
+        " without cost; lmsyz.local.start() runs a small model here; base_url='http://127.0.0.1:...' takes any local"
+        " server that speaks OpenAI's API."
     )
 
 

@@ -16,10 +16,10 @@ from typing import Any
 from lmsyz.errors import MissingExtraError, SandboxError, UsageError
 from lmsyz.sandbox import notice, process, registry
 from lmsyz.sandbox.faults import Faults
+from lmsyz.standin import DefaultEndpoint
 
 __all__ = ["Sandbox", "start"]
 
-URL_VARIABLE = "LMSYZ_SANDBOX_URL"
 NEEDED = ("starlette", "uvicorn", "python_multipart", "vaderSentiment")
 
 
@@ -79,7 +79,7 @@ def start(
     else:
         box = _found_or_started(registry.folder_of(state_dir), port, seed, faults)
     if default:
-        box._make_default()
+        box._endpoint.take()
     notice.say_once(box.url)
     return box
 
@@ -133,8 +133,7 @@ class Sandbox:
     def __init__(self, entry: registry.Entry, child: subprocess.Popen[bytes] | None = None) -> None:
         self._entry = entry
         self._child = child
-        self._before: str | None = None
-        self._is_default = False
+        self._endpoint = DefaultEndpoint(LMSYZ_SANDBOX_URL=self.url)
         self._is_stopped = False
 
     @property
@@ -244,7 +243,7 @@ class Sandbox:
 
     def stop(self) -> None:
         """Stop the server, for everybody who uses it, and restore the default endpoint. Stopping twice does no harm."""
-        self._restore_default()
+        self._endpoint.give_back()
         if self._is_stopped:
             return
         self._is_stopped = True
@@ -267,7 +266,7 @@ class Sandbox:
             self.stop()
         else:
             # Found, not started: others may be using it.
-            self._restore_default()
+            self._endpoint.give_back()
 
     def __repr__(self) -> str:
         state = "stopped" if self._is_stopped else self.url
@@ -276,19 +275,6 @@ class Sandbox:
     def _repr_html_(self) -> str:
         state = "stopped" if self._is_stopped else f"at <code>{html.escape(self.url)}</code>"
         return f"<div>{notice.HTML} Sandbox {state}, models <code>sandbox-rules</code> and others.</div>"
-
-    def _make_default(self) -> None:
-        self._before = os.environ.get(URL_VARIABLE)
-        self._is_default = True
-        os.environ[URL_VARIABLE] = self.url
-
-    def _restore_default(self) -> None:
-        if self._is_default and os.environ.get(URL_VARIABLE) == self.url:
-            if self._before is None or self._before == self.url:
-                del os.environ[URL_VARIABLE]
-            else:
-                os.environ[URL_VARIABLE] = self._before
-        self._is_default = False
 
     def _is_alive(self) -> bool:
         try:
