@@ -102,14 +102,32 @@ class BatchEngine:
                 errors.append(error)
         return errors
 
-    def cancel(self) -> None:
-        """Ask the provider to cancel what runs; what was done by then still comes home."""
+    def cancel(self) -> list[LmsyzError]:
+        """Ask the provider to cancel what runs; what was done by then still comes home.
+
+        Returns
+        -------
+        list of LmsyzError
+            What kept parts from being cancelled, among them parts of which nobody can tell yet whether they exist.
+        """
+        errors: list[LmsyzError] = []
         for part in self.ledger.parts:
-            if part.state in (PartState.BUILT, PartState.UPLOADED, PartState.HELD):
-                self._give_up(part, "cancelled: the job was cancelled before this row was sent")
-            elif part.state is PartState.SUBMITTED:
-                self._note(part, self._batches.cancel(part.remote, self._call))
-                self.ledger.save()
+            try:
+                self._cancel(part)
+            except (ProviderError, BatchError) as error:
+                errors.append(error)
+        return errors
+
+    def _cancel(self, part: Part) -> None:
+        if part.state in (PartState.CREATING, PartState.UNSURE):
+            self._find(part)
+        if part.state in (PartState.CREATING, PartState.UNSURE):
+            raise _unknown_creation(self.ledger, part)
+        if part.state in (PartState.BUILT, PartState.UPLOADED, PartState.HELD):
+            self._give_up(part, "cancelled: the job was cancelled before this row was sent")
+        elif part.state is PartState.SUBMITTED:
+            self._note(part, self._batches.cancel(part.remote, self._call))
+            self.ledger.save()
 
     def adopt(self, part: Part, remote: str) -> None:
         """Take a batch at the provider for a part of which we did not know whether it was created."""
@@ -265,6 +283,14 @@ class BatchEngine:
         write_failures(self.ledger, part, failures)
         part.n_good, part.n_bad = 0, len(failures)
         self._step(part, PartState.SETTLED)
+
+
+def _unknown_creation(ledger: Ledger, part: Part) -> BatchError:
+    which = f" It may be one of {', '.join(part.candidates)}: job.adopt({part.n}, <its id>)." if part.candidates else ""
+    return BatchError(
+        f"part {part.n} of job {ledger.job_id!r} was not cancelled: it may or may not have been created, and the"
+        f" provider does not tell yet.{which} All other parts were seen to; call cancel() again in a minute"
+    )
 
 
 def _unknown_batch(ledger: Ledger, part: Part, error: ProviderError) -> BatchError:

@@ -3,7 +3,7 @@
 In a job's folder, private to the user::
 
     batch_input/batch_1.jsonl (OpenAI) or requests.json (Anthropic)     exactly what is sent
-    batch_input/batch_1.rows.jsonl                                      whose rows each request holds
+    batch_input/batch_1.rows                                            whose rows each request holds
     batch_output/batch_result_<id>.jsonl, batch_error_<id>.txt (OpenAI) or results_<n>.jsonl (Anthropic)
     batch_output/failures_1.json                                        rows without an answer, and why
     frame.jsonl                                                         the rows of the frame, in their order
@@ -227,7 +227,9 @@ def input_path(ledger: Ledger, part: Part) -> Path:
 
 def index_path(ledger: Ledger, part: Part) -> Path:
     """Return the file that tells whose rows a part's requests hold."""
-    return ledger.path(INPUT, f"batch_{part.n}.rows.jsonl")
+    # Jobs of before this name ended in .jsonl, where a glob for requests found them.
+    old = ledger.path(INPUT, f"batch_{part.n}.rows.jsonl")
+    return old if old.exists() else ledger.path(INPUT, f"batch_{part.n}.rows")
 
 
 def result_path(ledger: Ledger, part: Part, kind: str) -> Path:

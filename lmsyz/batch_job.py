@@ -232,10 +232,20 @@ class BatchJob:
         Returns
         -------
         BatchStatus
+
+        Raises
+        ------
+        BatchError
+            Nobody can tell yet whether a part was created, so it was not cancelled; all others were.
+        ProviderError
+            The provider could not be asked about a part; all others were cancelled.
         """
         with self._engine() as engine:
-            engine.cancel()
-            return status_of(engine.ledger)
+            errors = engine.cancel()
+            status = status_of(engine.ledger)
+        if errors:
+            raise errors[0]
+        return status
 
     def retry(self) -> BatchStatus:
         """Submit a new batch of just the rows that came home without an answer.

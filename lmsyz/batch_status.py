@@ -66,7 +66,7 @@ class BatchStatus:
         return tuple(f"part {p.n}: {words}" for p in self.parts for words in p.problems)
 
     def __repr__(self) -> str:
-        lines = [f"<batch job {self.job_id}: {self.state}>", *(f"  {name}: {value}" for name, value in self._facts())]
+        lines = [f"<batch job {self.job_id}: {self.state}>", *(f"  {name}: {value}" for name, value in self.facts())]
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
@@ -74,11 +74,12 @@ class BatchStatus:
         rows = "".join(
             f'<tr><th style="text-align:left">{html.escape(name)}</th>'
             f'<td style="text-align:left">{html.escape(value)}</td></tr>'
-            for name, value in self._facts()
+            for name, value in self.facts()
         )
         return f"<div><b>{html.escape(f'batch job {self.job_id}: {self.state}')}</b><table>{rows}</table></div>"
 
-    def _facts(self) -> list[tuple[str, str]]:
+    def facts(self) -> list[tuple[str, str]]:
+        """Return what there is to say, as names and values."""
         cost = "<NA> (price unknown)" if self.cost is None else f"${self.cost:,.4f}"
         facts = [
             ("model", f"{self.model} ({self.backend})"),
