@@ -1,0 +1,126 @@
+"""The teaching notebooks: where they lie, a copy of them in a folder of the user's, and JupyterLab on that copy."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from lmsyz.errors import MissingExtraError, UsageError
+
+__all__ = ["copy_notebooks", "notebooks_home", "open_lab"]
+
+NEEDED = ("jupyterlab", "matplotlib")
+
+
+def notebooks_home() -> Path:
+    """Return the folder of the notebooks: within the installed package, or beside it in a checkout.
+
+    Returns
+    -------
+    Path
+
+    Raises
+    ------
+    UsageError
+        This installation holds no notebooks.
+    """
+    package = Path(__file__).resolve().parent
+    for home in (package / "notebooks", package.parent / "notebooks"):
+        if any(home.glob("01_*.ipynb")):
+            return home
+    raise UsageError("this installation of lmsyz holds no notebooks; install it from a wheel or a full checkout")
+
+
+def copy_notebooks(folder: str | os.PathLike[str]) -> tuple[list[Path], list[Path]]:
+    """Copy the notebooks into a folder; a file that is there already stays as it is.
+
+    Parameters
+    ----------
+    folder : path
+        Made where it does not exist.
+
+    Returns
+    -------
+    tuple of two lists of Path
+        What was copied, and what was there before and left alone.
+
+    Raises
+    ------
+    UsageError
+        The folder cannot be made, or a file stands in its place.
+    """
+    home, target = notebooks_home(), Path(folder).expanduser()
+    copied: list[Path] = []
+    kept: list[Path] = []
+    try:
+        for source in _files(home):
+            goal = target / source.relative_to(home)
+            (copied if _copy(source, goal) else kept).append(goal)
+    except OSError as error:
+        raise UsageError(f"the notebooks cannot be copied to {target}: {error}; choose another folder") from error
+    return copied, kept
+
+
+def open_lab(folder: str | os.PathLike[str], *, browser: bool = True) -> int:
+    """Open JupyterLab on a folder, with the sandbox running, and wait until it ends.
+
+    Parameters
+    ----------
+    folder : path
+        Where JupyterLab's files are.
+    browser : bool
+        Open a browser as well.
+
+    Returns
+    -------
+    int
+        JupyterLab's exit code.
+
+    Raises
+    ------
+    MissingExtraError
+        JupyterLab or matplotlib is not installed.
+    """
+    check_installed()
+    from lmsyz import sandbox
+
+    box = sandbox.start(default=False)  # outlives this process, so that every notebook finds it
+    command = [sys.executable, "-m", "jupyterlab", *([] if browser else ["--no-browser"])]
+    try:
+        return subprocess.run(command, cwd=Path(folder).expanduser(), check=False).returncode
+    finally:
+        box.stop()
+
+
+def check_installed() -> None:
+    """Refuse where what the notebooks need is not installed.
+
+    Raises
+    ------
+    MissingExtraError
+        With the line to type.
+    """
+    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+    if missing:
+        raise MissingExtraError(
+            f"the notebooks need {' and '.join(missing)}, which is not installed: pip install 'lmsyz[notebooks]'"
+        )
+
+
+def _files(home: Path) -> list[Path]:
+    found = [*home.glob("*.ipynb"), *home.glob("solutions/*.ipynb"), *home.glob("README.md")]
+    return sorted(found)
+
+
+def _copy(source: Path, goal: Path) -> bool:
+    goal.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with source.open("rb") as have, goal.open("xb") as want:  # "x": never over what is there
+            shutil.copyfileobj(have, want)
+    except FileExistsError:
+        return False
+    return True
