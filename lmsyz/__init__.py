@@ -27,11 +27,13 @@ _HOMES = {
     "UsageError": "lmsyz.errors",
     "batch_jobs": "lmsyz.batch_job",
     "compute_prompt_hash": "lmsyz.task",
+    "draft_prompt": "lmsyz.draft",
     "extract_df": "lmsyz.extract",
     "last_run": "lmsyz.run",
+    "panel": "lmsyz.widgets.panel",
     "retry_api_call": "lmsyz.retry",
 }
-_MODULES = ("data", "sandbox")
+_MODULES = ("data", "local", "sandbox")
 
 __all__ = sorted([*_HOMES, *_MODULES])
 

@@ -10,7 +10,9 @@ import pandas as pd
 
 if TYPE_CHECKING:
     from lmsyz.batch_job import BatchJob
+    from lmsyz.draft import Draft
     from lmsyz.run import Run
+    from lmsyz.widgets.panel import Panel
 
 __all__ = ["ExtractionAccessor", "register"]
 
@@ -41,7 +43,7 @@ class ExtractionAccessor:
         api_key: str | None = None,
         base_url: str | None = None,
         client: Any = None,
-        progress: bool | None = None,
+        progress: bool | str | None = None,
         background: bool = False,
         **request_options: Any,
     ) -> pd.DataFrame | Run:
@@ -82,8 +84,8 @@ class ExtractionAccessor:
             Have the model repeat each row's opening words, and ask again where they are another row's.
         api_key, base_url, client
             Where to ask, beyond the settings; `client` is any preconfigured client of the backend's SDK.
-        progress : bool, optional
-            Whether a bar is shown.
+        progress : bool or "panel", optional
+            Whether a bar is shown; ``"panel"`` shows the panel's live view of the run instead, in a notebook.
         background : bool
             Return a :class:`~lmsyz.run.Run` at once instead of the frame.
         **request_options
@@ -236,6 +238,61 @@ class ExtractionAccessor:
             request_options=request_options,
         )
 
+    def draft(
+        self,
+        goal: str,
+        *,
+        text_col: Hashable | Sequence[Hashable] = "text",
+        n_rows: int = 5,
+        as_schema: bool = False,
+        backend: str | None = None,
+        model: str | None = None,
+        api_key: str | None = None,
+        base_url: str | None = None,
+        client: Any = None,
+        **request_options: Any,
+    ) -> Draft:
+        """Ask the model for a starting prompt, and show it a few rows; one request, of which nothing is stored.
+
+        Parameters
+        ----------
+        goal : str
+            What is to be found out about each row, in your own words.
+        text_col : label or list of labels
+            The column to ask about.
+        n_rows : int
+            How many rows the model is shown, at even distances.
+        as_schema : bool
+            Whether a schema is drafted as well.
+        backend, model, api_key, base_url, client, **request_options
+            As in :meth:`extract`.
+
+        Returns
+        -------
+        Draft
+            The prompt as text, with ``prompt``, ``schema``, ``model``, ``cost`` and ``usage``.
+
+        Examples
+        --------
+        >>> draft = df.ie.draft("Is the firm expanding?", as_schema=True)  # doctest: +SKIP
+        >>> df.ie.extract(draft.prompt, schema=draft.schema)  # doctest: +SKIP
+        """
+        from lmsyz.draft import draft_prompt
+
+        return draft_prompt(
+            goal,
+            df=self._df,
+            text_col=text_col,
+            n_rows=n_rows,
+            as_schema=as_schema,
+            backend=backend,
+            model=model,
+            api_key=api_key,
+            base_url=base_url,
+            client=client,
+            **request_options,
+        )
+
     def stale(
         self,
         prompt: str,
@@ -290,6 +347,60 @@ class ExtractionAccessor:
             client=client,
             request_options=request_options,
         )
+
+    def panel(
+        self,
+        prompt: str | None = None,
+        *,
+        schema: Any = None,
+        text_col: Hashable | Sequence[Hashable] = "text",
+        id_col: Hashable | None = None,
+        backend: str | None = None,
+        model: str | None = None,
+        cache_path: str | os.PathLike[str] | None = None,
+        fresh: bool = False,
+        ignore_prompt_hash: bool = False,
+        dedupe: bool = True,
+        verify_rows: bool = False,
+        base_url: str | None = None,
+        client: Any = None,
+        **request_options: Any,
+    ) -> Panel:
+        """Show the panel, with which of this frame's rows are stored for a question and why others would be asked.
+
+        Nothing is sent and no file is made.
+
+        Parameters
+        ----------
+        prompt : str, optional
+            The question; without it this is :func:`lmsyz.panel`.
+        schema, text_col, id_col, backend, model, cache_path, fresh, ignore_prompt_hash, dedupe, verify_rows
+            As in :meth:`stale`.
+        base_url, client, **request_options
+            As in :meth:`stale`.
+
+        Returns
+        -------
+        Panel
+            ``.rows()`` is the state of each row as a frame.
+        """
+        from lmsyz.widgets.panel import frame_panel
+
+        options = {
+            "schema": schema,
+            "text_col": text_col,
+            "id_col": id_col,
+            "backend": backend,
+            "model": model,
+            "cache_path": cache_path,
+            "fresh": fresh,
+            "ignore_prompt_hash": ignore_prompt_hash,
+            "dedupe": dedupe,
+            "verify_rows": verify_rows,
+            "base_url": base_url,
+            "client": client,
+        }
+        return frame_panel(self._df, prompt, options, request_options)
 
 
 def register() -> None:

@@ -1,6 +1,7 @@
 """The command line.
 
-Exit codes: 0 fine; 1 the run failed, for a reason told in one message; 2 the call is wrong; 130 interrupted.
+Exit codes: 0 fine; 1 the run failed, for a reason told in one message; 2 the call is wrong; 3 (``extract``) some rows
+have no answer; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -11,6 +12,11 @@ from typing import Any
 import click
 
 from lmsyz.cli_batch import batch
+from lmsyz.cli_cache import cache
+from lmsyz.cli_extract import extract
+from lmsyz.cli_lab import lab
+from lmsyz.cli_local import local
+from lmsyz.cli_sandbox import sandbox
 from lmsyz.errors import LmsyzError, UsageError
 
 __all__ = ["main"]
@@ -51,12 +57,18 @@ def main() -> None:
 
 
 main.add_command(batch)
+main.add_command(cache)
+main.add_command(extract)
+main.add_command(lab)
+main.add_command(local)
+main.add_command(sandbox)
 
 
 @main.command()
 @click.option("--backend", type=click.Choice(["openai", "anthropic"]), help="Whose API to speak.")
 @click.option("--model", help="Ask this model, and pay for it; needs a key in the environment or .env.")
-@click.option("--rows", type=click.IntRange(min=1), default=200, show_default=True, help="Paragraphs to ask about.")
+@click.option("--local", "is_local", is_flag=True, help="Ask a small real model on this machine; --model is its file.")
+@click.option("--rows", type=click.IntRange(min=1), help="How much to ask about.  [default: 200; with --local 12]")
 @click.option(
     "--cache",
     "cache_path",
@@ -64,13 +76,28 @@ main.add_command(batch)
     help="Keep the answers in this file; asked again, they come from there.  [default: a new temporary file]",
 )
 @click.option("--base-url", help="Ask another server that speaks the backend's API; needs --model.")
-def demo(backend: str | None, model: str | None, rows: int, cache_path: Path | None, base_url: str | None) -> None:
+def demo(
+    backend: str | None,
+    model: str | None,
+    is_local: bool,
+    rows: int | None,
+    cache_path: Path | None,
+    base_url: str | None,
+) -> None:
     """Code 200 paragraphs of State of the Union addresses, and show what came of it.
 
-    Without --model the answers come from the sandbox: rules on this machine, no language model, no key, no cost.
+    Without --model the answers come from the sandbox: rules on this machine, no language model, no key, no cost. With
+    --local a small real model reads a few sentences, by the extra "local" and a model file.
     """
+    if is_local:
+        if backend or base_url:
+            raise click.UsageError("--local asks a model on this machine: leave out --backend and --base-url")
+        from lmsyz.demo_local import run_local_demo
+
+        run_local_demo(n_rows=rows, cache_path=cache_path, model=model)
+        return
     if base_url and not model:
         raise click.UsageError("--base-url needs --model: which model of that server is to be asked?")
     from lmsyz.demo import run_demo
 
-    run_demo(backend=backend, model=model, n_rows=rows, cache_path=cache_path, base_url=base_url)
+    run_demo(backend=backend, model=model, n_rows=rows or 200, cache_path=cache_path, base_url=base_url)

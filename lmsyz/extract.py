@@ -6,7 +6,7 @@ import logging
 import operator
 import os
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, SupportsIndex
 
@@ -57,7 +57,7 @@ def make_run(
     api_key: str | None = None,
     base_url: str | None = None,
     client: Any = None,
-    progress: bool | None = None,
+    progress: bool | str | None = None,
     request_options: Mapping[str, Any] | None = None,
 ) -> Run:
     """Check everything, find what is stored, and return a run for the rest that is ready to start.
@@ -67,6 +67,8 @@ def make_run(
     settings = load_settings()
     if on_error not in ON_ERROR:
         raise UsageError(f"on_error={on_error!r}; use 'keep' (marked in ie_error), 'drop' or 'raise'")
+    if isinstance(progress, str) and progress != "panel":
+        raise UsageError(f"progress={progress!r}; use True (a bar), False (nothing) or 'panel' (the panel's live view)")
     place, task, own = read_task(
         settings,
         prompt,
@@ -113,7 +115,7 @@ class _Preparation:
     ignore_prompt: bool
     dedupe: bool
 
-    def run(self, index: pd.Index, *, on_error: str, show_progress: bool) -> Run:
+    def run(self, index: pd.Index, *, on_error: str, show_progress: bool | str) -> Run:
         # What the store answers in full needs no key: a paper's tables can be made again from its cache file alone.
         if not self.place.has_key and not self.path.exists():
             raise MissingKeyError(missing_key_message(self.place.backend))
@@ -161,7 +163,7 @@ class _Preparation:
         index: pd.Index,
         *,
         on_error: str,
-        show_progress: bool,
+        show_progress: bool | str,
         provider: Provider | None = None,
         run_id: str | None = None,
     ) -> Run:
@@ -180,6 +182,7 @@ class _Preparation:
             on_error=on_error,
             show_progress=show_progress,
             n_seed=planned.n_seed,
+            again=lambda: replace(self, fresh=False).run(index, on_error=on_error, show_progress=False),
         )
         self._tell(run.tally, planned)
         if not cache.read_only:

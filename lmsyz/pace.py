@@ -120,6 +120,10 @@ class Pace:
         """Requests a second as named or found; None while neither is known."""
         return self._found.rate if self._found else None
 
+    def pause_left(self, now: float) -> float:
+        """Return the seconds for which a provider's refusals let nothing leave; 0 where they do not."""
+        return max(0.0, self._pause_until - now)
+
     def next_at(self, now: float, tokens: float) -> float:
         """Return the earliest moment at which a request of about so many tokens may leave."""
         by_requests = [b.ready_at(now, 1.0) for b in self._request_caps]

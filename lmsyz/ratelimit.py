@@ -41,6 +41,7 @@ class LimiterState:
     n_rate_limited: int
     probing: bool
     paused: bool
+    held_s: float  # for which refusals let nothing leave
 
 
 class Limiter:
@@ -186,6 +187,7 @@ class Limiter:
                 n_rate_limited=self._pace.n_refused,
                 probing=self._is_probing,
                 paused=self._is_paused,
+                held_s=self._pace.pause_left(self._clock()),
             )
 
     # --- under the lock ---------------------------------------------------------------------------------------

@@ -154,7 +154,7 @@ class Tally:
         # Reasons may quote a provider, so there can be as many as rows; the size of a tally must not grow with them.
         if reason not in reasons and len(reasons) >= REASONS_KEPT:
             reason = f"{word}: other reasons"
-        n, examples = reasons.get(reason, (0, ()))
+        n, examples = reasons.pop(reason, (0, ()))  # put back last: the newest is last
         reasons[reason] = (n + event.n_rows, (*examples, *event.examples)[:EXAMPLES_KEPT])
 
     def counts(self) -> Counts:

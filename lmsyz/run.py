@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import html
+import importlib
 import json
 import logging
 import threading
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lmsyz.errors import ExtractionError, ProviderError, RunInterrupted
+from lmsyz.errors import ExtractionError, ProviderError, RunInterrupted, UsageError
 from lmsyz.live import LiveEngine
 from lmsyz.manifest import build_manifest
 from lmsyz.progress import ProgressBar
@@ -73,7 +74,8 @@ class Run:
     saved: Saved
     how_asked: Mapping[str, Any]
     on_error: str = "keep"
-    show_progress: bool = False
+    show_progress: bool | str = False
+    again: Callable[[], Run] | None = None
     n_seed: int = 0
     engine: LiveEngine | None = None
     started: float = field(default_factory=time.time)
@@ -110,6 +112,27 @@ class Run:
         if self.engine:
             self.engine.stop()
 
+    def retry(self) -> Run:
+        """Ask the rows that have no answer again, in the background, and return that run; what is stored is kept.
+
+        Returns
+        -------
+        Run
+            Over the same rows; those with an answer come from the store.
+
+        Raises
+        ------
+        UsageError
+            This run has not ended, or cannot be repeated.
+        """
+        if self.is_live:
+            raise UsageError("the run has not ended: wait for it, or call .stop() first, then .retry()")
+        if self.again is None:
+            raise UsageError("this run cannot be repeated; make the same call of df.ie.extract again")
+        run = self.again()
+        run.start()
+        return run
+
     def wait(self, timeout: float | None = None) -> bool:
         """Wait for the end, painting a progress bar where one is wanted; return whether it has come.
 
@@ -125,7 +148,7 @@ class Run:
         self.start()
         until = None if timeout is None else time.monotonic() + timeout
         counts = self.counts
-        with ProgressBar(counts.n_rows, counts.n_done, show=self.show_progress) as bar:
+        with self._shown_progress(counts) as bar:
             try:
                 while self.engine is not None and not self.engine.finished.wait(SLICE_S):
                     counts = self.counts
@@ -197,6 +220,20 @@ class Run:
         return answers_frame(self.index, self.rows, answers, self.failures, self.task.schema)
 
     @property
+    def is_live(self) -> bool:
+        """Whether the run is under way."""
+        return self._is_started and self.engine is not None and not self.engine.finished.is_set()
+
+    def panel(self) -> Any:
+        """Return the panel with this run, the batch jobs and the cache; shown live in a notebook, text elsewhere.
+
+        Returns
+        -------
+        lmsyz.widgets.panel.Panel
+        """
+        return _faces().run_panel(self)
+
+    @property
     def counts(self) -> Counts:
         """The figures of this moment."""
         return self.tally.counts()
@@ -260,6 +297,11 @@ class Run:
         lines += [f"  {n:,} x {reason}{_eg(examples)}" for reason, (n, examples) in self._top_reasons()]
         return "\n".join(lines)
 
+    def _ipython_display_(self) -> None:
+        """Show a run under way as it goes; one that is over, or has no screen, is shown as what it is by now."""
+        if not self.is_live or not _faces().show_live(self):
+            raise NotImplementedError  # IPython then goes on to the other forms
+
     def _repr_html_(self) -> str:
         """Show the report as a small table; everything in it is escaped, since some of it came from a model."""
         rows = "".join(
@@ -305,6 +347,14 @@ class Run:
         again = "run it again without fresh=True" if self.how_asked.get("fresh") else "run the cell again"
         return f"Interrupted: {self._n_kept:,} of {self.counts.n_rows:,} rows are done and stored; {again} to continue."
 
+    def _shown_progress(self, counts: Counts) -> Any:
+        """Return what shows the progress to whoever waits: the panel's view where asked for and possible, or a bar."""
+        if self.show_progress == "panel":
+            view = _faces().foreground(self)
+            if view is not None:
+                return view
+        return ProgressBar(counts.n_rows, counts.n_done, show=bool(self.show_progress))
+
     @property
     def _n_kept(self) -> int:
         return self.counts.n_cached + self.counts.n_ok
@@ -346,6 +396,11 @@ class Run:
 
     def _top_reasons(self, most: int = 8) -> list[tuple[str, tuple[int, tuple[str, ...]]]]:
         return sorted(self.counts.reasons.items(), key=lambda item: -item[1][0])[:most]
+
+
+def _faces() -> Any:
+    """Return the panel's module, which imports this one; looked up by name, so that no import goes upwards."""
+    return importlib.import_module("lmsyz.widgets.panel")
 
 
 def new_run_id() -> str:

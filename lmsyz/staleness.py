@@ -19,7 +19,7 @@ from lmsyz.settings import load_settings
 from lmsyz.store import TaskRecord
 from lmsyz.task import Task
 
-__all__ = ["differences", "stale_rows"]
+__all__ = ["differences", "row_actions", "stale_rows", "tasks_read"]
 
 PARTS = {
     "endpoint changed": ("backend", "api", "endpoint"),
@@ -52,6 +52,45 @@ def stale_rows(
     fresh: bool = False,
 ) -> pd.DataFrame:
     """Return counts by action and reason; see :meth:`df.ie.stale`."""
+    _, actions = row_actions(
+        df,
+        prompt,
+        schema=schema,
+        text_col=text_col,
+        id_col=id_col,
+        backend=backend,
+        model=model,
+        cache_path=cache_path,
+        ignore_prompt_hash=ignore_prompt_hash,
+        dedupe=dedupe,
+        verify_rows=verify_rows,
+        base_url=base_url,
+        client=client,
+        request_options=request_options,
+        fresh=fresh,
+    )
+    return _counted(actions)
+
+
+def row_actions(
+    df: pd.DataFrame,
+    prompt: str,
+    *,
+    schema: Any = None,
+    text_col: Hashable | Sequence[Hashable] = "text",
+    id_col: Hashable | None = None,
+    backend: str | None = None,
+    model: str | None = None,
+    cache_path: str | os.PathLike[str] | None = None,
+    ignore_prompt_hash: bool = False,
+    dedupe: bool = True,
+    verify_rows: bool = False,
+    base_url: str | None = None,
+    client: Any = None,
+    request_options: Mapping[str, Any],
+    fresh: bool = False,
+) -> tuple[Task, list[tuple[str, str]]]:
+    """Return the task, and what a call of ``extract`` would do with each row and why, in the frame's order."""
     settings = load_settings()
     _, task, _ = read_task(
         settings,
@@ -70,9 +109,14 @@ def stale_rows(
         reasons = [(AFRESH if fresh else NEW) if k else "" for k in rows.keys]
     else:
         reasons = _reasons(path, task, rows, ignore_prompt_hash)
-    counts: Counter[tuple[str, str]] = Counter()
-    for key, reason in zip(rows.keys, reasons, strict=True):
-        counts[("skip", "empty text") if not key else ("ask", reason) if reason else ("reuse", "same question")] += 1
+    return task, [
+        ("skip", "empty text") if not key else ("ask", reason) if reason else ("reuse", "same question")
+        for key, reason in zip(rows.keys, reasons, strict=True)
+    ]
+
+
+def _counted(actions: Sequence[tuple[str, str]]) -> pd.DataFrame:
+    counts = Counter(actions)
     order = sorted(counts.items(), key=lambda item: ({"reuse": 0, "ask": 1, "skip": 2}[item[0][0]], -item[1]))
     return pd.DataFrame(
         {
@@ -81,6 +125,14 @@ def stale_rows(
             "rows": pd.array([n for _, n in order], dtype="Int64"),
         }
     )
+
+
+def tasks_read(path: Path, task: Task, *, ignore_prompt: bool) -> list[int] | None:
+    """Return the numbers of the stored tasks whose answers a question reuses; None where there is no store."""
+    if not path.exists():
+        return None
+    with opened_to_read(path) as cache:
+        return list(cache.reading_tasks(task.record, ignore_prompt))
 
 
 def opened_to_read(path: Path) -> SqliteCache:

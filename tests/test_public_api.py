@@ -34,8 +34,11 @@ PROMISED = {
     "batch_jobs",
     "compute_prompt_hash",
     "data",
+    "draft_prompt",
     "extract_df",
     "last_run",
+    "local",
+    "panel",
     "retry_api_call",
     "sandbox",
 }

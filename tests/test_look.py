@@ -1,0 +1,62 @@
+"""The panel's HTML: escaped, counted, readable without colour."""
+
+from __future__ import annotations
+
+import pytest
+
+from lmsyz.widgets import look
+
+HOSTILE = "<img src=x onerror=\"alert('x')\">"
+
+
+def test_a_value_is_safe_inside_text_and_inside_an_attribute():
+    assert look.esc('<a href="x">\'') == "&lt;a href=&quot;x&quot;&gt;&#x27;"
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        look.facts([(HOSTILE, HOSTILE)]),
+        look.table([HOSTILE], [[HOSTILE]], caption=HOSTILE),
+        look.stacked_bar([(HOSTILE, 3, HOSTILE)], 4, label=HOSTILE),
+        look.heading(HOSTILE),
+        look.note(HOSTILE, role=HOSTILE),
+        look.page(HOSTILE, HOSTILE),  # type: ignore[arg-type]
+    ],
+)
+def test_every_builder_escapes_what_it_is_given(made):
+    assert isinstance(made, look.Html)
+    assert "<img" not in made
+    assert "&lt;img" in made
+
+
+def test_what_a_builder_made_is_put_into_another_as_it_stands():
+    assert "<table" in look.page("title", look.facts([("a", look.note("b"))]))
+    assert "&lt;div" not in look.facts([("a", look.note("b"))])
+
+
+def test_numbers_stand_right_with_separators_and_flags_do_not():
+    made = look.table(["n"], [[1234567], [True]])
+    assert "text-align:right" in made
+    assert "1,234,567" in made
+    assert made.count("text-align:right") == 1
+
+
+def test_a_bar_is_named_and_counted_beside_its_colours():
+    bar = look.stacked_bar(
+        [("cached", 1500, "cached"), ("failed", 500, "bad"), ("refused", 0, "warn")], 4000, label="Rows"
+    )
+    assert 'aria-label="Rows: 1,500 cached, 500 failed"' in bar
+    assert "width:37.500%" in bar
+    assert "refused" not in bar
+
+
+def test_a_bar_never_grows_beyond_its_frame():
+    assert "width:100.000%" in look.stacked_bar([("ok", 9, "ok")], 3, label="Rows")
+    assert "nothing yet" in look.stacked_bar([], 0, label="Rows")
+
+
+def test_a_text_table_lines_up_and_keeps_a_cell_on_one_line():
+    made = look.text_table(["state", "rows"], [["ok", 1200], ["a\nb", 3]])
+    assert made.splitlines() == ["state   rows", "ok     1,200", "a b        3"]
+    assert look.text_table(["state"], []) == "state"
