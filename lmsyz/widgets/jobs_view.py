@@ -107,7 +107,7 @@ class _Card:
         self._ask(False)
         buttons = [self._refresh, self._collect, self._retry, self._cancel, self._sure, self._keep]
         bar = ipywidgets.HBox(buttons, layout=ipywidgets.Layout(flex_flow="row wrap"))
-        self.widget = ipywidgets.VBox([self._shown, bar])
+        self.widget = ipywidgets.VBox([self._shown, bar], layout=ipywidgets.Layout(margin="0 0 16px 0"))
 
     def show(self, card: JobCard) -> None:
         set_html(self._shown, card_html(card))
