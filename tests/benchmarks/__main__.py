@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
 
-from tests.benchmarks import batching, browsing, keeping, sending
+from tests.benchmarks import batching, browsing, keeping, seeing, sending
 from tests.benchmarks.common import Line
 
 SCENARIOS: dict[str, Callable[[], Iterator[Line]]] = {
@@ -23,6 +23,7 @@ SCENARIOS: dict[str, Callable[[], Iterator[Line]]] = {
     "interrupt": sending.interrupt,
     "batch": batching.batch,
     "browsing": browsing.browsing,
+    "panel": seeing.panel,
 }
 VERDICTS = {True: "met", False: "NOT MET", None: ""}
 
