@@ -49,6 +49,20 @@ class Browse(Archive):
         with self._reading() as db:
             return [_group(row) for row in db.execute(sql).fetchall()]
 
+    def reuse_of_runs(self) -> tuple[int, int, int]:
+        """Return how much the runs on this file found in it.
+
+        Returns
+        -------
+        tuple of (int, int, int)
+            Runs, the rows that they were called with, and how many of these were stored already.
+        """
+        rows = "coalesce(sum(json_extract(manifest, '$.rows.{}')), 0)"
+        sql = f"SELECT count(*), {rows.format('total')}, {rows.format('cached')} FROM runs WHERE json_valid(manifest)"
+        with self._reading() as db:
+            runs, total, cached = db.execute(sql).fetchone()
+        return int(runs), int(total), int(cached)
+
     def find(
         self,
         wanted: RowFilter | None = None,

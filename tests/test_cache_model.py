@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import csv
 import sys
+from functools import partialmethod
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from lmsyz import SqliteCache
+from lmsyz import SqliteCache, cache_search
 from lmsyz.errors import CacheError, MissingExtraError, UsageError
 from lmsyz.widgets.cache_model import CacheModel, line
 from tests.cache_records import pragma, raw, task
@@ -45,6 +46,39 @@ def test_changing_the_filter_goes_to_the_first_page(path: Path) -> None:
     model.next()
     model.filter(answer_text="r19")
     assert (model.number, [row.row_id for row in model.page.rows]) == (1, ["r19"])
+
+
+def test_a_search_that_stops_for_its_time_goes_on_until_its_page_is_full(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache_search, "BLOCK", 1)
+    monkeypatch.setattr(SqliteCache, "find", partialmethod(SqliteCache.find, budget_s=0.0))
+    model = CacheModel(path, page_rows=2)
+    model.load()
+    model.filter(answer_text="r1")
+    n = 0
+    while model.is_searching:
+        assert "searches on by itself" in model.says()
+        model.search_on()
+        n += 1
+    assert n > 1
+    assert [row.row_id for row in model.page.rows] == ["r19", "r18"]
+    model.next()
+    while model.is_searching:
+        model.next()
+    assert (model.number, [row.row_id for row in model.page.rows]) == (2, ["r17", "r16"])
+
+
+def test_the_hit_rate_is_what_the_runs_found(path: Path) -> None:
+    model = CacheModel(path)
+    model.load()
+    assert "No run has asked" in model.says_reuse()
+    with SqliteCache(path) as cache:
+        cache.save_run("a", 1, 1.0, 2.0, '{"rows": {"total": 30, "cached": 10}}')
+        cache.save_run("b", 1, 1.0, 2.0, '{"rows": {"total": 10, "cached": 10}}')
+        cache.save_run("c", 1, 1.0, 2.0, "no JSON")
+    model.load()
+    assert model.says_reuse() == "Hit rate 50%: 20 of the 40 rows in 2 runs were stored already."
 
 
 def test_a_line_has_no_break_no_control_character_and_one_width(path: Path) -> None:

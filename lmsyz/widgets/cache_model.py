@@ -44,6 +44,7 @@ class CacheModel:
         self.wanted = RowFilter(task_ids=None if task_ids is None else tuple(task_ids))
         self.page_rows = page_rows
         self.groups: list[Group] = []
+        self.reuse = (0, 0, 0)
         self.page = FoundPage()
         self.n_searched = 0
         self._starts: list[int | None] = [None]
@@ -61,7 +62,15 @@ class CacheModel:
         """Read groups and the first page anew."""
         with self._open() as cache:
             self.groups = cache.groups()
+            self.reuse = cache.reuse_of_runs()
         self.first()
+
+    def says_reuse(self) -> str:
+        """Return how much the runs on this file found in it, in words."""
+        runs, total, cached = self.reuse
+        if not total:
+            return "No run has asked for rows of this file yet."
+        return f"Hit rate {cached / total:.0%}: {cached:,} of the {total:,} rows in {runs:,} runs were stored already."
 
     def filter(self, **changes: str) -> None:
         """Change the filter's ``status``, ``prompt``, ``model``, ``row_id``, ``answer_text`` or ``input_text``."""
@@ -78,9 +87,24 @@ class CacheModel:
 
     def next(self) -> None:
         """Go to the next page, or search on where a search stopped for its time."""
-        if self.page.next_id is not None:
+        if self.is_searching:
+            self.search_on()
+        elif self.page.next_id is not None:
             self._starts.append(self.page.next_id)
             self._read()
+
+    @property
+    def is_searching(self) -> bool:
+        """Whether the page is not full since the search for its rows stopped for its time."""
+        return self.page.next_id is not None and len(self.page.rows) < self.page_rows
+
+    def search_on(self) -> None:
+        """Search on for rows of this page, as long as one search may take."""
+        before = self.page
+        with self._open() as cache:
+            found = cache.find(self.wanted, before_id=before.next_id, limit=self.page_rows - len(before.rows))
+        self.page = replace(found, rows=[*before.rows, *found.rows])
+        self.n_searched += found.n_searched
 
     def previous(self) -> None:
         """Go to the page before."""
@@ -118,10 +142,10 @@ class CacheModel:
 
     def says(self) -> str:
         """Return where this page stands, in words."""
-        if self.page.next_id is not None and len(self.page.rows) < self.page_rows:
+        if self.is_searching:
             return (
-                f"Searched {self.n_searched:,} of about {self._n_all():,}; {len(self.page.rows):,} found here."
-                " Next searches on."
+                f"Searched {self.n_searched:,} of about {self._n_all():,}; {len(self.page.rows):,} found so far for"
+                " this page. An open panel searches on by itself; elsewhere Next does."
             )
         more = "more follow" if self.page.next_id is not None else "no more follow"
         return f"Page {self.number:,}: {len(self.page.rows):,} rows, newest first; {more}."

@@ -8,6 +8,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -232,8 +233,10 @@ class CacheView:
     # --- showing ------------------------------------------------------------------------------------------------
 
     def refresh(self) -> None:
-        """Bring the widget up to date; the file itself is read again by :meth:`reload`."""
+        """Bring the widget up to date and search on where rows are sought; :meth:`reload` reads the file anew."""
         with self._lock:
+            if self._model.is_searching and self._pending is None:
+                self._search_on()
             set_html(self._top, self._top_html())
             set_html(self._said, Html(self._error + look.note(self._model.says())))
             set_html(self._shown, self._detail)
@@ -246,6 +249,18 @@ class CacheView:
             self._set("Confirm", self._pending is not None)
             self._set("Keep", self._pending is not None)
 
+    def _search_on(self) -> None:
+        """Search a little further; what is selected stays so as long as nothing new was found."""
+        n = len(self._model.page.rows)
+        try:
+            self._model.search_on()
+        except Exception as error:
+            log.warning("the search failed", exc_info=True)
+            self._model.page = replace(self._model.page, next_id=None)
+            self._error = look.note(f"{type(error).__name__}: {error}", role="bad")
+        if len(self._model.page.rows) > n:
+            self._fill()
+
     def _set(self, name: str, is_on: bool, words: str = "") -> None:
         button = self._buttons[name]
         if button.disabled == is_on:
@@ -255,9 +270,10 @@ class CacheView:
 
     def _top_html(self) -> Html:
         groups = self._model.groups
-        title = f"Cache {self._model.path}: {sum(g.n_rows for g in groups):,} rows, {len(groups):,} tasks"
+        title = f"Cache {self._model.path}: stored rows {sum(g.n_rows for g in groups):,}, tasks {len(groups):,}"
         caption = f"the {GROUPS_SHOWN} asked last" if len(groups) > GROUPS_SHOWN else ""
-        return look.page(title, look.table(HEAD, self._group_rows(), caption=caption))
+        reuse = look.note(self._model.says_reuse())
+        return look.page(title, reuse, look.table(HEAD, self._group_rows(), caption=caption))
 
     def _group_rows(self) -> list[tuple[object, ...]]:
         return [
