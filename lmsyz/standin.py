@@ -33,13 +33,24 @@ class DefaultEndpoint:
         """Make it the default; taking it twice does no harm."""
         if self._before is None:
             self._before = _now()
+            _claims.append(self)
         _set(self._variables)
 
     def give_back(self) -> None:
-        """Restore what was the default before, unless another one has taken over since."""
+        """Restore what was the default before; one that took over since keeps it, and will not restore this one."""
         before, self._before = self._before, None
-        if before is not None and _now() == self._variables:
-            _set({} if before == self._variables else before)
+        if before is None:
+            return
+        _claims.remove(self)
+        before = {} if before == self._variables else before
+        for other in _claims:
+            if other._before == self._variables:
+                other._before = before
+        if _now() == self._variables:
+            _set(before)
+
+
+_claims: list[DefaultEndpoint] = []
 
 
 def show(text: str) -> bool:

@@ -185,6 +185,7 @@ def test_who_was_the_default_before_another_took_over_leaves_it_alone(monkeypatc
     first.give_back()
     assert os.environ["LMSYZ_SANDBOX_URL"] == "http://b"
     second.give_back()
+    assert not any(name in os.environ for name in VARIABLES), "one that has ended is not restored"
 
 
 def test_a_missing_key_names_the_local_model_as_a_choice() -> None:

@@ -296,5 +296,16 @@ class Notebook:
         self.out(i).scroll_into_view_if_needed()
         self.out(i).screenshot(path=str(file))
 
+    def shots(self, i: int, folder: Path, name: str) -> None:
+        """Take pictures of a cell's output in both themes, wide and narrow."""
+        size = self.page.viewport_size
+        for width in (size["width"], NARROW):
+            self.page.set_viewport_size({"width": width, "height": size["height"]})
+            if width == NARROW:
+                self.hide_sidebar()
+            for theme in ("Light", "Dark"):
+                self.use_theme(f"JupyterLab {theme}")
+                self.shot(i, folder / f"{name}-{theme.lower()}-{width}.png")
+
     def close(self) -> None:
         self.page.context.close()
