@@ -60,3 +60,10 @@ def test_a_text_table_lines_up_and_keeps_a_cell_on_one_line():
     made = look.text_table(["state", "rows"], [["ok", 1200], ["a\nb", 3]])
     assert made.splitlines() == ["state   rows", "ok     1,200", "a b        3"]
     assert look.text_table(["state"], []) == "state"
+
+
+def test_blocks_joined_are_html_only_where_a_builder_made_them() -> None:
+    shown = look.joined(look.note("fine"), "<script>", look.Html("<b>made</b>"))
+    assert isinstance(shown, look.Html)
+    assert "&lt;script&gt;<b>made</b>" in shown
+    assert "<script>" not in shown

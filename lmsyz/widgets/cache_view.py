@@ -238,7 +238,7 @@ class CacheView:
             if self._model.is_searching and self._pending is None:
                 self._search_on()
             set_html(self._top, self._top_html())
-            set_html(self._said, Html(self._error + look.note(self._model.says())))
+            set_html(self._said, look.joined(self._error, look.note(self._model.says())))
             set_html(self._shown, self._detail)
             n = len(self._chosen())
             self._set("Previous", not self._model.is_first)
@@ -300,7 +300,7 @@ class CacheView:
                 (r.id, r.row_id, r.status, r.model, r.text[:80], r.answer[:120]) for r in self._model.page.rows[:20]
             ]
             table = look.table(("id", "row", "status", "model", "text", "answer"), rows)
-            return Html(self._top_html() + self._error + look.page(self._model.says(), table) + self._detail)
+            return look.joined(self._top_html(), self._error, look.page(self._model.says(), table), self._detail)
 
     def text(self) -> str:
         """Return the present state as text for a terminal."""

@@ -10,6 +10,7 @@ import pandas as pd
 
 from lmsyz.widgets import look
 from lmsyz.widgets.look import Html
+from lmsyz.widgets.view import set_html
 
 __all__ = ["FrameView"]
 
@@ -33,7 +34,8 @@ class FrameView:
         self._index = index
         self._actions = actions
         self._counts = Counter(actions).most_common()
-        self.widget = ipywidgets.HTML(value=str(self.static_html()))
+        self.widget = ipywidgets.HTML()
+        set_html(self.widget, self.static_html())
 
     def rows(self) -> pd.DataFrame:
         """Return action and reason of each row, at the frame's own index."""

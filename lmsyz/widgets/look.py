@@ -9,7 +9,7 @@ from __future__ import annotations
 import html
 from collections.abc import Iterable, Sequence
 
-__all__ = ["Html", "esc", "facts", "folded", "heading", "note", "page", "stacked_bar", "table", "text_table"]
+__all__ = ["Html", "esc", "facts", "folded", "heading", "joined", "note", "page", "stacked_bar", "table", "text_table"]
 
 INK = "var(--jp-ui-font-color1, var(--lmsyz-ink, CanvasText))"
 PALE_INK = "var(--jp-ui-font-color2, var(--lmsyz-ink, CanvasText))"
@@ -123,6 +123,11 @@ def folded(words: object, body: Html) -> Html:
     return Html(f"<details><summary>{_safe(words)}</summary>{_safe(body)}</details>")
 
 
+def joined(*blocks: object) -> Html:
+    """Return blocks one after the other; what is not ``Html`` is escaped."""
+    return Html("".join(map(_safe, blocks)))
+
+
 def heading(words: object) -> Html:
     """Return a small heading."""
     return Html(f'<div style="font-weight:600;margin:8px 0 2px">{_safe(words)}</div>')
@@ -151,10 +156,8 @@ def page(title: str, *blocks: Html) -> Html:
     look = (
         f"color:{INK};font-size:13px;line-height:1.5;max-width:100%;overflow-x:auto;font-variant-numeric:tabular-nums"
     )
-    inside = "".join(map(_safe, blocks))
-    return Html(
-        f'<div style="{look}"><div style="font-weight:600;margin-bottom:4px">{_safe(title)}</div>{inside}</div>'
-    )
+    head = f'<div style="font-weight:600;margin-bottom:4px">{_safe(title)}</div>'
+    return Html(f'<div style="{look}">{head}{joined(*blocks)}</div>')
 
 
 def text_table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

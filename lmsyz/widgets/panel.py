@@ -190,7 +190,7 @@ class Panel:
 
     def static_html(self) -> Html:
         """Return the tabs that were looked at, or all where none was, as HTML that needs no kernel."""
-        return Html("".join(tab.static_html() for tab in self._read()))
+        return look.joined(*(tab.static_html() for tab in self._read()))
 
     def text(self) -> str:
         """Return the tabs that were looked at, or all where none was, as text for a terminal."""

@@ -16,7 +16,6 @@ from collections.abc import Callable
 from typing import Any
 
 from lmsyz.widgets import look
-from lmsyz.widgets.look import Html
 from lmsyz.widgets.pump import Pump
 from lmsyz.widgets.view import View
 
@@ -117,12 +116,10 @@ class Live:
         if html == self._snapshot:
             return
         self._snapshot = html
-        words = Html(
-            look.esc(f"State at {time.strftime('%H:%M:%S')}, for when this notebook is opened without a kernel")
-        )
+        words = f"State at {time.strftime('%H:%M:%S')}, for when this notebook is opened without a kernel"
         shown = look.folded(words, html)
         if is_colab():
-            shown = Html(look.note(COLAB, role="warn") + shown)
+            shown = look.joined(look.note(COLAB, role="warn"), shown)
         self._static_at.update({"text/plain": text, "text/html": str(shown)}, raw=True)
 
 
