@@ -1,4 +1,4 @@
-"""What the endpoints on this machine share: being this kernel's default endpoint, and saying in a notebook who answers.
+"""What the endpoints on this machine share: a process of their own, being the default, and saying who answers.
 
 The default endpoint is told by environment variables, so that what a program starts sees it too. Only one holds it: who
 takes it puts the others aside, and puts back what was there when it gives it up.
@@ -6,12 +6,18 @@ takes it puts the others aside, and puts back what was there when it gives it up
 
 from __future__ import annotations
 
+import contextlib
 import html
+import json
 import os
+import subprocess
 import sys
+import tempfile
+import threading
 from collections.abc import Callable, Mapping
+from typing import Any
 
-__all__ = ["VARIABLES", "DefaultEndpoint", "show"]
+__all__ = ["VARIABLES", "DefaultEndpoint", "end", "hear", "show", "spawn"]
 
 VARIABLES = ("LMSYZ_SANDBOX_URL", "LMSYZ_LOCAL_URL", "LMSYZ_LOCAL_MODEL")
 
@@ -51,6 +57,56 @@ class DefaultEndpoint:
 
 
 _claims: list[DefaultEndpoint] = []
+
+
+def spawn(*arguments: str, log: Any) -> subprocess.Popen[bytes]:
+    """Start a Python of our own that takes its orders from its input; what it complains of goes to ``log``."""
+    options: dict[str, Any] = {}
+    if os.name == "posix":
+        options["start_new_session"] = True  # neither Ctrl-C nor a kernel's restart is for it
+    else:
+        options["creationflags"] = 0x00000008 | 0x00000200  # DETACHED_PROCESS, CREATE_NEW_PROCESS_GROUP
+    # -P: a file of the user's that is named like a module must not be imported in its place.
+    return subprocess.Popen(
+        [sys.executable, "-P", *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=log,
+        cwd=tempfile.gettempdir(),
+        **options,
+    )
+
+
+def hear(process: subprocess.Popen[bytes], orders: Mapping[str, Any], *, within_s: float) -> bytes:
+    """Give a server its orders and return the line that says where it listens; empty where it ended instead."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    giving_up = threading.Timer(within_s, process.kill)
+    giving_up.start()
+    try:
+        process.stdin.write(json.dumps(orders).encode() + b"\n")
+        process.stdin.flush()
+        return process.stdout.readline()
+    except OSError:
+        return b""
+    except BaseException:
+        end(process)
+        raise
+    finally:
+        giving_up.cancel()
+        process.stdout.close()
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """See a server to its end, and close what leads to it."""
+    if process.stdin is not None:
+        with contextlib.suppress(OSError):
+            process.stdin.close()
+    try:
+        process.wait(5)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def show(text: str) -> bool:

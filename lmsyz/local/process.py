@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import atexit
-import contextlib
 import importlib.util
 import json
 import os
 import socket
 import subprocess
-import sys
 import tempfile
-import threading
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
+from lmsyz import standin
 from lmsyz.errors import LocalModelError, MissingExtraError, UsageError
 from lmsyz.local.weights import Weights
 
@@ -45,8 +42,8 @@ def launch(weights: Weights, *, context: int, slots: int, port: int) -> tuple[in
         "port": port,
     }
     with tempfile.TemporaryFile() as log:
-        process = _spawn(log)
-        said = _hear(process, orders)
+        process = standin.spawn(str(SERVER), log=log)
+        said = standin.hear(process, orders, within_s=START_TIMEOUT_S)
         if not said:
             end(process)
             log.seek(0)
@@ -67,41 +64,6 @@ def _check_port(port: int) -> None:
             ) from error
 
 
-def _spawn(log: Any) -> subprocess.Popen[bytes]:
-    options: dict[str, Any] = {}
-    if os.name == "posix":
-        options["start_new_session"] = True  # Ctrl-C is for the parent, which then ends it
-    # -P: a file of the user's that is named like a module must not be imported in its place.
-    return subprocess.Popen(
-        [sys.executable, "-P", str(SERVER)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=log,
-        cwd=tempfile.gettempdir(),
-        **options,
-    )
-
-
-def _hear(process: subprocess.Popen[bytes], orders: dict[str, Any]) -> bytes:
-    """Give the orders and return the line that says where it listens; empty where it ended instead."""
-    assert process.stdin is not None
-    assert process.stdout is not None
-    giving_up = threading.Timer(START_TIMEOUT_S, process.kill)
-    giving_up.start()
-    try:
-        process.stdin.write(json.dumps(orders).encode() + b"\n")
-        process.stdin.flush()
-        return process.stdout.readline()
-    except OSError:
-        return b""
-    except BaseException:
-        end(process)
-        raise
-    finally:
-        giving_up.cancel()
-        process.stdout.close()
-
-
 def _why(weights: Weights, log: str) -> str:
     lines = [line.strip() for line in log.splitlines() if line.strip()]
     told = [line for line in lines if " E " in line] or lines[-1:]
@@ -109,15 +71,8 @@ def _why(weights: Weights, log: str) -> str:
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
-    """See a server process to its end, and close what leads to it."""
-    if process.stdin is not None:
-        with contextlib.suppress(OSError):
-            process.stdin.close()
-    try:
-        process.wait(5)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+    """See a server to its end; what has ended is not looked after at exit."""
+    standin.end(process)
     if process in _children:
         _children.remove(process)
 

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import atexit
-import contextlib
 import json
-import os
 import secrets
 import subprocess
-import sys
 import tempfile
-import threading
 from pathlib import Path
-from typing import Any
 
+from lmsyz import standin
 from lmsyz.errors import SandboxError
 from lmsyz.sandbox import registry
 from lmsyz.sandbox.faults import Faults
@@ -50,61 +46,25 @@ def launch(
         "idle_s": IDLE_S,
     }
     with tempfile.TemporaryFile() if folder is None else (folder / "sandbox.log").open("w+b") as log:
-        process = _spawn(log)
-        assert process.stdin is not None
-        assert process.stdout is not None
-        giving_up = threading.Timer(START_TIMEOUT_S, process.kill)
-        giving_up.start()
-        try:
-            process.stdin.write(json.dumps(orders).encode() + b"\n")
-            process.stdin.flush()
-            said = process.stdout.readline()
-        except OSError:
-            said = b""
-        finally:
-            giving_up.cancel()
-            process.stdout.close()
+        package = Path(__file__).resolve().parent.parent
+        process = standin.spawn("-c", BOOT, str(package), log=log)
+        said = standin.hear(process, orders, within_s=START_TIMEOUT_S)
         answer = json.loads(said) if said else {}
         if "port" not in answer:
             end(process)
             log.seek(0)
             reason = answer.get("error") or log.read()[-2000:].decode("utf-8", "replace").strip() or "no reason given"
             raise SandboxError(f"the sandbox did not start: {reason}")
-    if folder is not None:
+    if folder is not None and process.stdin is not None:
         process.stdin.close()
     _children.append(process)
     entry = registry.Entry(pid=process.pid, port=answer["port"], token=str(orders["token"]), build=registry.build())
     return entry, process
 
 
-def _spawn(log: Any) -> subprocess.Popen[bytes]:
-    package = Path(__file__).resolve().parent.parent
-    options: dict[str, Any] = {}
-    if os.name == "posix":
-        options["start_new_session"] = True  # a kernel's restart kills its process group
-    else:
-        options["creationflags"] = 0x00000008 | 0x00000200  # DETACHED_PROCESS, CREATE_NEW_PROCESS_GROUP
-    # -P: a file of the user's that is named like a module must not be imported in its place.
-    return subprocess.Popen(
-        [sys.executable, "-P", "-c", BOOT, str(package)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=log,
-        cwd=tempfile.gettempdir(),
-        **options,
-    )
-
-
 def end(process: subprocess.Popen[bytes]) -> None:
-    """See a child process to its end, and close what leads to it."""
-    if process.stdin is not None:
-        with contextlib.suppress(OSError):
-            process.stdin.close()
-    try:
-        process.wait(5)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+    """See a server to its end; what has ended is not looked after at exit."""
+    standin.end(process)
     if process in _children:
         _children.remove(process)
 
