@@ -11,6 +11,7 @@ import socket
 import stat
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -357,6 +358,21 @@ def test_a_reset_forgets_everything_and_goes_back_to_the_faults_of_the_start() -
         assert (stats["n_requests"], stats["n_by_endpoint"], stats["n_faults"]) == (0, {}, {})
         assert stats["faults"] == {"latency_s": 0.001}
         assert box.requests() == []
+
+
+def test_what_is_under_way_at_a_reset_is_not_counted_after_it(sandbox: Any) -> None:
+    sandbox.set_faults(latency_s=0.8)
+    slow = threading.Thread(target=ask_chat, args=(sandbox.url, rows("one", "two")))
+    slow.start()
+    until = time.monotonic() + 20
+    while not sandbox.stats()["n_requests"]:
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    sandbox.reset()
+    slow.join()
+    ask_chat(sandbox.url, rows("three"))
+    assert sandbox.stats()["n_rows"] == 1
+    assert sandbox.stats()["n_by_endpoint"] == {CHAT: {"200": 1}}
 
 
 def test_its_texts_say_what_it_is_and_hold_no_token(sandbox: Any) -> None:

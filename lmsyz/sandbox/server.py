@@ -99,9 +99,11 @@ class _Endpoint:
         request = Request(scope, receive, send)
         raw = await request.body()
         with self.state.flight():
+            era = self.state.era
             response = await self.answer(raw, request.headers)
             status = 0 if isinstance(response, Dropped) else response.status_code
-            self.state.keep(self.api.label, self.api.path, raw, request.headers, status)
+            if era == self.state.era:
+                self.state.keep(self.api.label, self.api.path, raw, request.headers, status)
             await response(scope, receive, send)
 
     async def answer(self, raw: bytes, headers: Mapping[str, str]) -> Response:
@@ -123,7 +125,7 @@ class _Endpoint:
 
     async def _answered(self, ask: Ask, draws: Draws) -> tuple[JsonObject, Response | None]:
         state, api = self.state, self.api
-        faults, seed = state.faults, state.seed
+        faults, seed, era = state.faults, state.seed, state.era
         self._admit(ask, faults, draws)
         if faults.latency_s or faults.latency_jitter_s:
             await asyncio.sleep(faults.latency_s + faults.latency_jitter_s * draws.uniform("latency"))
@@ -131,9 +133,10 @@ class _Endpoint:
         if special is not None:
             return {}, special
         replied = reply_to(ask, faults, draws, seed)
-        state.fell(*replied.faults)
-        state.n_rows += len(replied.rows)
-        state.n_unanswered += replied.n_unanswered
+        if era == state.era:
+            state.fell(*replied.faults)
+            state.n_rows += len(replied.rows)
+            state.n_unanswered += replied.n_unanswered
         outcome = cache_told(ask, replied.outcome, state.is_cached)
         state.limits.spend(outcome.output_tokens)
         return api.reply(ask, outcome, draws), None

@@ -45,6 +45,7 @@ class State:
         self.started = time.time()
         self.last_used = time.monotonic()
         self.in_flight = 0
+        self.era = 0  # how often it was reset: what came before the last reset is not counted after it
         self.configure(faults, seed)
         self.reset()
 
@@ -59,6 +60,7 @@ class State:
     def reset(self) -> None:
         """Forget all counts, the last requests, and how often each body came; go back to the faults of the start."""
         self.configure(self._at_start)
+        self.era += 1
         self._answers: Counter[tuple[str, int]] = Counter()
         self._faults: Counter[str] = Counter()
         self.n_requests = self.n_rows = self.n_unanswered = self.max_in_flight = 0
