@@ -344,7 +344,7 @@ class Run:
         return error
 
     def _interrupt_words(self) -> str:
-        again = "run it again without fresh=True" if self.how_asked.get("fresh") else "run the cell again"
+        again = "run it again without fresh=True" if self.how_asked.get("fresh") else "run it again"
         return f"Interrupted: {self._n_kept:,} of {self.counts.n_rows:,} rows are done and stored; {again} to continue."
 
     def _shown_progress(self, counts: Counts) -> Any:

@@ -80,7 +80,7 @@ def test_sigint_gives_control_back_within_a_second_and_keeps_every_paid_row(sand
     told, kept = map(json.loads, out.splitlines())
     assert told["kind"] == "RunInterrupted", err
     assert told["at"] - asked < 1.0
-    assert "rows are done and stored; run the cell again to continue" in told["words"]
+    assert "rows are done and stored; run it again to continue" in told["words"]
     stats = sandbox.stats()
     assert n_stored(Path("a.sqlite")) == kept["kept"] == stats["n_rows"]
     time.sleep(0.3)
