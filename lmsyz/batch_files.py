@@ -24,7 +24,8 @@ from typing import IO, Any
 
 from lmsyz.batch_ledger import Ledger, Part, flush_folder, write_private
 from lmsyz.errors import BatchError
-from lmsyz.providers.base import Form, Provider, dump_body
+from lmsyz.images import IMAGE_FIELD, Image, ImagePart, Kept, image_of_reference, image_parts, rows_text
+from lmsyz.providers.base import Form, Provider, dump_body, dump_content
 from lmsyz.providers.batches import Batches, BatchLimits
 from lmsyz.rows import TEXT_FIELD, Chunk, Rows, make_chunk
 from lmsyz.task import Task
@@ -64,6 +65,9 @@ class Asked:
         Where the body stands in the request file, in bytes.
     user_at, user_n : int
         Where the user message stands in the body, in characters.
+    images : tuple of (int, int, str)
+        Where the base64 of each image stands in the body, in bytes, and its reference; an image that the provider
+        fetches has its address and no bytes.
     """
 
     custom_id: str
@@ -75,6 +79,26 @@ class Asked:
     body_n: int
     user_at: int
     user_n: int
+    images: tuple[tuple[int, int, str], ...] = ()
+
+    def as_stored(self, sent: IO[bytes]) -> tuple[str, str]:
+        """Return the body and the user message in it as the store keeps them, from the file that was sent."""
+        sent.seek(self.body_at)
+        body, at, n_left_out = b"", 0, 0
+        for start, n, reference in self.images:
+            if n:
+                body += sent.read(start - at) + reference.encode()
+                sent.seek(n, os.SEEK_CUR)
+                at, n_left_out = start + n, n_left_out + n - len(reference)
+        text = (body + sent.read(self.body_n - at)).decode("utf-8", "replace")
+        return text, text[self.user_at : self.user_at + self.user_n - n_left_out]
+
+    def image(self, number: object, path: Path) -> Image | None:
+        """Return an image by its number in the request; its bytes stay in the file that was sent."""
+        if not isinstance(number, int):
+            return None
+        at, n, reference = self.images[number - 1]
+        return image_of_reference(reference, Kept(path=path, at=self.body_at + at, n=n))
 
     def chunk(self) -> Chunk:
         """Return the chunk as the engine knows it, its rows numbered from 0."""
@@ -151,12 +175,13 @@ class PartWriter:
 
     def _add(self, writing: _Writing, positions: tuple[int, ...]) -> bool:
         chunk = make_chunk(self._rows, positions)
-        body = self._provider.build(self._task, chunk.user, self._form)
+        images = image_parts(chunk.images)
+        body = self._provider.build(self._task, chunk.user, self._form, images)
         keys = tuple(self._rows.keys[p] for p in positions)
         custom_id = _custom_id(self._ledger.job_id, writing.part.n, keys)
         body_text = dump_body(body)
         line = self._batches.request_line(custom_id, body)
-        user = json.dumps(chunk.user, ensure_ascii=False)
+        user = dump_content(self._provider.content(chunk.user, images))
         about = {
             "id": custom_id,
             "keys": [k.hex() for k in keys],
@@ -165,7 +190,10 @@ class PartWriter:
             "open": chunk.openings if self._task.verify else [],
             "user": [max(body_text.find(user), 0), len(user) if user in body_text else 0],
         }
-        return writing.add(line, body_text.encode(), about, n_rows=len(keys))
+        body_bytes = body_text.encode()
+        if images:
+            about["images"] = list(_places(body_bytes, images, chunk))
+        return writing.add(line, body_bytes, about, n_rows=len(keys))
 
     def _row_ids(self, position: int) -> list[str]:
         if self._rows.ids is None:
@@ -259,11 +287,14 @@ def read_index(ledger: Ledger, part: Part) -> Iterator[Asked]:
                 body_n=about["body"][1],
                 user_at=about["user"][0],
                 user_n=about["user"][1],
+                images=tuple((at, n, reference) for at, n, reference in about.get("images", ())),
             )
 
 
 def read_texts(ledger: Ledger, rows: Rows, wanted: Collection[bytes]) -> Rows:
-    """Return rows with the texts of some, as they were sent; for a kernel that has no frame.
+    """Return rows with the texts and images of some, as they were sent; for a kernel that has no frame.
+
+    An image is taken from the requests as well: its file may have been changed or deleted since.
 
     Parameters
     ----------
@@ -278,22 +309,41 @@ def read_texts(ledger: Ledger, rows: Rows, wanted: Collection[bytes]) -> Rows:
     -------
     Rows
     """
-    found: dict[bytes, str] = {}
+    found: dict[bytes, str | None] = {}
+    images: dict[bytes, Image | None] = {}
     for part in ledger.parts:
         with input_path(ledger, part).open("rb") as sent:
             for asked in read_index(ledger, part):
                 if not any(k in wanted and k not in found for k in asked.keys):
                     continue
-                sent.seek(asked.body_at)
-                body = sent.read(asked.body_n).decode()
-                user = json.loads(json.loads(body[asked.user_at : asked.user_at + asked.user_n]))
-                texts = (_text_as_sent(row[TEXT_FIELD]) for row in user)
-                found.update((k, t) for k, t in zip(asked.keys, texts, strict=True) if k in wanted)
-    return replace(rows, texts=[found.get(k) for k in rows.keys])
+                _, user = asked.as_stored(sent)
+                for key, row in zip(asked.keys, json.loads(rows_text(json.loads(user)) or ""), strict=True):
+                    found[key] = _text_as_sent(row[TEXT_FIELD])
+                    images[key] = asked.image(row.get(IMAGE_FIELD), input_path(ledger, part))
+    found = {key: text for key, text in found.items() if key in wanted}
+    has_images = any(images.values())
+    return replace(
+        rows,
+        texts=[found.get(k) for k in rows.keys],
+        images=[images.get(k) if k in found else None for k in rows.keys] if has_images else None,
+    )
 
 
-def _text_as_sent(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+def _places(body: bytes, images: Sequence[ImagePart], chunk: Chunk) -> Iterator[tuple[int, int, str]]:
+    at = 0
+    for part, (_, image) in zip(images, chunk.images, strict=True):
+        if part.url:
+            yield 0, 0, part.url
+            continue
+        at = body.index(part.data.encode(), at)
+        yield at, len(part.data), image.reference
+        at += len(part.data)
+
+
+def _text_as_sent(value: object) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 def result_lines(path: Path) -> Iterator[bytes]:

@@ -28,6 +28,7 @@ _WORD = re.compile(r"[A-Za-z][\w.\-]*")
 @click.command()
 @asking
 @click.option("--schema", help='The shape of one row\'s answer: a JSON file, or JSON such as \'{"price": "float"}\'.')
+@click.option("--image-col", help="A column with each row's image: its path or its web address.")
 @click.option("--out", help="A .csv, .parquet or .jsonl file; - is CSV on stdout.")
 @click.option("--overwrite", is_flag=True, help="Replace OUT if it exists.")
 @click.option("--answers-only", is_flag=True, help="Write ids and answers without the other columns of IN.")

@@ -16,9 +16,10 @@ from lmsyz.schema_check import InvalidAnswer, check
 from lmsyz.store import Saved, Store, TaskRecord
 from lmsyz.task import Task
 
-__all__ = ["EMPTY_TEXT", "Plan", "Settled", "plan", "settle", "stored_answers"]
+__all__ = ["EMPTY_ROW", "EMPTY_TEXT", "Plan", "Settled", "plan", "settle", "stored_answers"]
 
 EMPTY_TEXT = "invalid: empty text"
+EMPTY_ROW = "invalid: neither text nor image"
 
 
 @dataclass(slots=True, kw_only=True)
