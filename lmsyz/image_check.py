@@ -191,6 +191,8 @@ def _described(pieces: Sequence[bytes] | Iterator[bytes], source: Path | bytes |
 
 def _check_sizes(image: Image, limits: ImageLimits) -> None:
     if image.is_url:
+        if limits.https_only and not image.name.startswith("https://"):
+            raise _Unfit(f"{image.name[:60]!r}: this provider fetches https:// addresses alone")
         return
     if image.n_wire > limits.n_bytes_each:
         most = limits.n_bytes_each * 3 // 4

@@ -118,12 +118,15 @@ class ImageLimits:
         Bytes of one image, encoded as base64.
     pixels_each : int
         Width or height of one image; 0 for any.
+    https_only : bool
+        Whether a web address must begin with ``https://``.
     """
 
     n_images: int
     n_bytes: int
     n_bytes_each: int
     pixels_each: int = 0
+    https_only: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

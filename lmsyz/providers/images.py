@@ -13,8 +13,10 @@ LIMITS = {
     # image is what its earlier edition allowed, and what compatible servers mostly do. Lower numbers do no harm.
     "openai": ImageLimits(n_images=500, n_bytes=BYTES_A_REQUEST, n_bytes_each=4 * 20_000_000 // 3),
     # 5 MB an image, counted as base64, 8,000 pixels a side (2,000 from the 21st image of a request on), 32 MB a
-    # request: https://platform.claude.com/docs/en/build-with-claude/vision, read November 2026.
-    "anthropic": ImageLimits(n_images=20, n_bytes=BYTES_A_REQUEST, n_bytes_each=5 * 1024 * 1024, pixels_each=8000),
+    # request: https://platform.claude.com/docs/en/build-with-claude/vision, read November 2026. It fetches https alone.
+    "anthropic": ImageLimits(
+        n_images=20, n_bytes=BYTES_A_REQUEST, n_bytes_each=5 * 1024 * 1024, pixels_each=8000, https_only=True
+    ),
 }
 
 

@@ -97,7 +97,9 @@ class OpenAIProvider:
             self.client.close()
 
 
-def _build_chat(task: Task, user: str | list[JsonObject], form: Form, options: JsonObject, quirks: Quirks) -> JsonObject:
+def _build_chat(
+    task: Task, user: str | list[JsonObject], form: Form, options: JsonObject, quirks: Quirks
+) -> JsonObject:
     body: JsonObject = {
         "model": task.model,
         "messages": [{"role": "system", "content": task.system}, {"role": "user", "content": user}],
