@@ -371,6 +371,7 @@ class ExtractionAccessor:
         schema: Any = None,
         text_col: Hashable | Sequence[Hashable] = "text",
         id_col: Hashable | None = None,
+        image_col: Hashable | None = None,
         backend: str | None = None,
         model: str | None = None,
         cache_path: str | os.PathLike[str] | None = None,
@@ -390,7 +391,7 @@ class ExtractionAccessor:
         ----------
         prompt : str, optional
             The question; without it this is :func:`lmsyz.panel`.
-        schema, text_col, id_col, backend, model, cache_path, fresh, ignore_prompt_hash, dedupe, verify_rows
+        schema, text_col, id_col, image_col, backend, model, cache_path, fresh, ignore_prompt_hash, dedupe, verify_rows
             As in :meth:`stale`.
         base_url, client, **request_options
             As in :meth:`stale`.
@@ -406,6 +407,7 @@ class ExtractionAccessor:
             "schema": schema,
             "text_col": text_col,
             "id_col": id_col,
+            "image_col": image_col,
             "backend": backend,
             "model": model,
             "cache_path": cache_path,

@@ -91,7 +91,7 @@ class Asked:
                 sent.seek(n, os.SEEK_CUR)
                 at, n_left_out = start + n, n_left_out + n - len(reference)
         text = (body + sent.read(self.body_n - at)).decode("utf-8", "replace")
-        return text, text[self.user_at : self.user_at + self.user_n - n_left_out]
+        return text, text[self.user_at : self.user_at + max(self.user_n - n_left_out, 0)]
 
     def image(self, number: object, path: Path) -> Image | None:
         """Return an image by its number in the request; its bytes stay in the file that was sent."""
@@ -397,6 +397,7 @@ class FrameFile:
         new = self._path.with_name(self._path.name + ".new")
         with open(os.open(new, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600), "wb") as file:
             head = {"n": len(rows), "ids": rows.ids is not None, "named": rows.named_fields, "index": dict(index)}
+            head["images"] = rows.images is not None
             file.write(json.dumps(head).encode() + b"\n")
             for start in range(0, len(rows), ROWS_A_LINE):
                 part = slice(start, start + ROWS_A_LINE)
@@ -422,7 +423,14 @@ class FrameFile:
                 labels = labels or [[] for _ in line["labels"]]
                 for level, more in zip(labels, line["labels"], strict=True):
                     level += more
-        rows = Rows(texts=[None] * len(keys), keys=keys, ids=ids if head["ids"] else None, named_fields=head["named"])
+        nothing = [None] * len(keys)
+        rows = Rows(
+            texts=nothing,
+            keys=keys,
+            ids=ids if head["ids"] else None,
+            named_fields=head["named"],
+            images=nothing if head.get("images") else None,
+        )
         return rows, head["index"], labels
 
 

@@ -81,6 +81,8 @@ def extract(
     asked |= {"text_col": text_col[0] if len(text_col) == 1 else list(text_col), "schema": _schema(schema)}
     request_options = dict(map(_option, options))
     df = _rows_of(source, encoding, limit)
+    if (image_col := asked["image_col"]) in df.columns:
+        df[image_col] = df[image_col].mask(df[image_col] == "", None)  # a file says no image by an empty field
     if dry_run:
         _tell_stale(df, read_prompt(prompt), asked, request_options)
         return

@@ -195,7 +195,10 @@ def _adopt_seed_rows(
     """
     if rows.ids is None:
         return 0
-    wanted = {rows.ids[i]: key for i, key in enumerate(rows.keys) if key and key not in answers}
+    # It knew no images either, so what it has of a row is no answer about one.
+    wanted = {
+        rows.ids[i]: key for i, key in enumerate(rows.keys) if key and key not in answers and not rows.has_image(i)
+    }
     if not wanted:
         return 0
     found = store.seed_rows(None if ignore_prompt else task.record.prompt_hash, wanted.keys())

@@ -76,6 +76,10 @@ class Rows:
     def __len__(self) -> int:
         return len(self.texts)
 
+    def has_image(self, position: int) -> bool:
+        """Whether a row has an image."""
+        return self.images is not None and self.images[position] is not None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chunk:

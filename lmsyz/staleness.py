@@ -168,7 +168,7 @@ def _reasons(path: Path, task: Task, rows: Rows, ignore_prompt: bool) -> list[st
     reasons = []
     for i, key in enumerate(rows.keys):
         row_id = rows.ids[i] if rows.ids is not None else ""
-        if not key or key in stored or row_id in seed:
+        if not key or key in stored or (row_id in seed and not rows.has_image(i)):
             reasons.append("")
         elif key in others:
             reasons.append(_nearest(record, [tasks[t] for t in others[key] if t in tasks]))

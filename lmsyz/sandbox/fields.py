@@ -118,7 +118,7 @@ def _of_text(measure: Callable[[Text], Sequence[str]]) -> Read:
 def _of_picture(measure: Callable[[Picture], int]) -> Read:
     def read(text: Text, kind: str, _node: Node) -> Sequence[Any]:
         size = measure(text.picture) if text.picture is not None else 0
-        return as_kind(size, kind) if size else ()
+        return [size] if size and kind in ("integer", "number") else ()
 
     return read
 
