@@ -24,7 +24,7 @@ from typing import IO, Any
 
 from lmsyz.batch_ledger import Ledger, Part, flush_folder, write_private
 from lmsyz.errors import BatchError
-from lmsyz.images import IMAGE_FIELD, Image, ImagePart, Kept, image_of_reference, image_parts, rows_text
+from lmsyz.images import IMAGE_FIELD, Image, Kept, image_of_reference, image_parts, places_in, rows_text
 from lmsyz.providers.base import Form, Provider, dump_body, dump_content
 from lmsyz.providers.batches import Batches, BatchLimits
 from lmsyz.rows import TEXT_FIELD, Chunk, Rows, make_chunk
@@ -192,7 +192,7 @@ class PartWriter:
         }
         body_bytes = body_text.encode()
         if images:
-            about["images"] = list(_places(body_bytes, images, chunk))
+            about["images"] = list(places_in(body_bytes, images, chunk.images))
         return writing.add(line, body_bytes, about, n_rows=len(keys))
 
     def _row_ids(self, position: int) -> list[str]:
@@ -327,17 +327,6 @@ def read_texts(ledger: Ledger, rows: Rows, wanted: Collection[bytes]) -> Rows:
         texts=[found.get(k) for k in rows.keys],
         images=[images.get(k) if k in found else None for k in rows.keys] if has_images else None,
     )
-
-
-def _places(body: bytes, images: Sequence[ImagePart], chunk: Chunk) -> Iterator[tuple[int, int, str]]:
-    at = 0
-    for part, (_, image) in zip(images, chunk.images, strict=True):
-        if part.url:
-            yield 0, 0, part.url
-            continue
-        at = body.index(part.data.encode(), at)
-        yield at, len(part.data), image.reference
-        at += len(part.data)
 
 
 def _text_as_sent(value: object) -> str | None:

@@ -13,7 +13,7 @@ from lmsyz.batch_ledger import Ledger
 from lmsyz.cache import SqliteCache
 from lmsyz.engine import Plan
 from lmsyz.errors import LmsyzError, UsageError
-from lmsyz.image_chunks import chunks_within
+from lmsyz.image_rows import chunks_within
 from lmsyz.ladder import Ladder
 from lmsyz.place import Place, connect_place, find_place
 from lmsyz.providers import batches_of

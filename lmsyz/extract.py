@@ -15,7 +15,7 @@ from lmsyz.engine import Plan, plan
 from lmsyz.errors import CacheError, MissingKeyError, UsageError
 from lmsyz.events import RunFinished, RunStarted
 from lmsyz.frames import ERROR_COLUMN, read_rows
-from lmsyz.image_chunks import IMAGE_ROWS
+from lmsyz.image_rows import IMAGE_ROWS
 from lmsyz.live import LiveEngine, LiveOptions
 from lmsyz.place import Place, connect_place, read_task
 from lmsyz.providers import missing_key_message

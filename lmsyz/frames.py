@@ -13,6 +13,7 @@ import pandas as pd
 from lmsyz.engine import EMPTY_ROW, EMPTY_TEXT
 from lmsyz.errors import UsageError
 from lmsyz.image_check import read_images
+from lmsyz.image_rows import with_images
 from lmsyz.images import ImageLimits
 from lmsyz.rows import Rows, text_key, text_keys
 from lmsyz.schema import RowSchema
@@ -90,16 +91,7 @@ def _rows_with_images(
         raise UsageError(f"{error} To ask about images alone, text_col=None.") from error
     values = [None if _is_null(v) else v for v in column.tolist()]
     images = read_images(values, column=image_col, limits=limits, ids=ids)
-    keys: list[bytes] = []
-    seen: Counter[tuple[str | None, str]] = Counter()
-    for text, image in zip(plain.texts, images, strict=True):
-        pair = text, image.name if image else ""
-        n = 0 if dedupe else seen[pair]
-        seen[pair] += 1
-        named = plain.named_fields and text is not None
-        is_empty = text is None and image is None
-        keys.append(b"" if is_empty else text_key(text or "", occurrence=n, named_fields=named, image=pair[1]))
-    return Rows(texts=plain.texts, keys=keys, ids=ids, named_fields=plain.named_fields, images=images)
+    return with_images(plain, images, ids=ids, dedupe=dedupe)
 
 
 def row_ids(df: pd.DataFrame, id_col: Hashable) -> list[str]:

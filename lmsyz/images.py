@@ -33,6 +33,7 @@ __all__ = [
     "image_names",
     "image_of_reference",
     "image_parts",
+    "places_in",
     "rows_text",
 ]
 
@@ -163,6 +164,23 @@ def image_parts(images: Sequence[tuple[str, Image]], *, as_stored: bool = False)
         data = image.reference if as_stored else _base64(row_id, image)
         parts.append(ImagePart(label=label, media_type=image.media_type, data=data))
     return parts
+
+
+def places_in(
+    body: bytes, parts: Sequence[ImagePart], images: Sequence[tuple[str, Image]]
+) -> Iterator[tuple[int, int, str]]:
+    """Yield where the base64 of each image stands in a body, how long it is, and the reference to put in its place.
+
+    An image that the provider fetches has its address, and no bytes.
+    """
+    at = 0
+    for part, (_, image) in zip(parts, images, strict=True):
+        if part.url:
+            yield 0, 0, part.url
+            continue
+        at = body.index(part.data.encode(), at)
+        yield at, len(part.data), image.reference
+        at += len(part.data)
 
 
 def decoded_data_url(url: str) -> bytes:

@@ -27,7 +27,7 @@ from dataclasses import dataclass, field
 from lmsyz.engine import Plan
 from lmsyz.errors import CacheError, LmsyzError
 from lmsyz.events import ChunkDone, Observer, RowsFailed, RunFinished, emit
-from lmsyz.image_chunks import chunks_within
+from lmsyz.image_rows import chunks_within
 from lmsyz.judge import CANCELLED, Judge, Positions, Verdict
 from lmsyz.pricing import Pricer
 from lmsyz.providers.base import Call, Provider

@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from cache_records import run_python, seed_file
 from image_files import gif, jpeg, png, saved, sha, webp
 
 import lmsyz
@@ -19,7 +20,7 @@ from lmsyz.cache import SqliteCache
 from lmsyz.cache_rows import RowFilter
 from lmsyz.errors import UsageError
 from lmsyz.image_check import media_type_of, pixels_of, read_images
-from lmsyz.image_chunks import chunks_within
+from lmsyz.image_rows import chunks_within
 from lmsyz.images import Image, ImageLimits
 from lmsyz.providers import wire
 from lmsyz.providers.base import Form
@@ -172,6 +173,39 @@ def test_ids_that_look_like_json_name_their_images_all_the_same(
 ) -> None:
     df = frame(tmp_path, 3).assign(id=['[{"input_id"', 'a"b', "é]"])
     assert_each_has_its_own(df, extract(df, id_col="id", **where))
+
+
+def test_images_alone_with_verified_rows_are_asked_about_one_by_one(sandbox_default: Any, tmp_path: Path) -> None:
+    df = frame(tmp_path, 4)
+    assert_each_has_its_own(df, extract(df, text_col=None, schema=ALONE, verify_rows=True))
+    assert sandbox_default.stats()["n_requests"] == 4  # no opening words could tell them apart
+
+
+def test_a_seed_cache_has_no_answers_about_images(sandbox_default: Any, tmp_path: Path) -> None:
+    rows = [(i, json.dumps({"input_id": i, "digest": "seed"}), lmsyz.compute_prompt_hash(PROMPT)) for i in "ab"]
+    seed_file(tmp_path / "c.sqlite", *rows)
+    df = frame(tmp_path, 2).assign(id=["a", "b"])
+    df.loc[1, "image"] = None
+    about: dict[str, Any] = {"schema": {"digest": str}, "id_col": "id", "cache_path": "c.sqlite", "image_col": "image"}
+    told = df.ie.stale(PROMPT, **about)
+    assert dict(zip(told["action"], told["rows"], strict=True)) == {"reuse": 1, "ask": 1}
+    out = df.ie.extract(PROMPT, **about)
+    assert out["digest"].tolist() == [sha(b"Caption 0.")[:16], "seed"]
+
+
+def test_the_panel_tells_of_rows_with_images(sandbox_default: Any, tmp_path: Path) -> None:
+    df = frame(tmp_path)
+    extract(df.head(2))
+    panel = df.ie.panel(PROMPT, schema=SCHEMA, image_col="image", cache_path="c.sqlite")
+    assert panel.rows()["action"].tolist() == ["reuse"] * 2 + ["ask"] * 4
+
+
+def test_a_call_that_asks_about_texts_alone_says_so(sandbox_default: Any, tmp_path: Path) -> None:
+    df = frame(tmp_path, 1).assign(id=1)
+    with pytest.raises(UsageError, match="image_col= is for"):
+        lmsyz.extract_df(df, prompt=PROMPT, model="m", cache_path="c.sqlite", image_col="image")
+    with pytest.raises(UsageError, match="image_col= is for"):
+        df.ie.draft("Name the animal.", image_col="image")
 
 
 # --- an image that changes while the run goes on ----------------------------------------------------------------------
@@ -389,6 +423,19 @@ def test_looking_at_files_keeps_none_of_their_bytes(tmp_path: Path) -> None:
     assert most < 8_000_000
 
 
+def test_a_run_has_the_bytes_of_what_is_in_flight_alone_in_memory(sandbox_default: Any, tmp_path: Path) -> None:
+    df = frame(tmp_path, 24)
+    for path in df["image"]:
+        path.write_bytes(path.read_bytes() + b"\0" * 1_000_000)
+    extract(df.head(1), chunk_size=1)  # what is loaded once is no part of it
+    tracemalloc.start()
+    out = extract(df, chunk_size=1, max_workers=1)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert_each_has_its_own(df, out)
+    assert most < 20_000_000  # all of them are 24 MB, and 32 MB as base64
+
+
 # --- batch ------------------------------------------------------------------------------------------------------------
 
 
@@ -452,6 +499,24 @@ def test_another_kernel_asks_again_from_the_jobs_own_copy_of_the_images(
     assert out["ie_error"].isna().all(), out["ie_error"].tolist()
     assert out["image_sha256"].tolist() == wanted
     assert server.stats()["n_rows"] <= 24
+
+
+def test_a_process_that_never_saw_the_frame_brings_the_job_home(
+    server: Any, tmp_path: Path, where: dict[str, str]
+) -> None:
+    df = frame(tmp_path, 5)
+    wanted = digests(df)
+    job = submit(df, text_col=None, schema=ALONE, **where)
+    for path in df["image"]:
+        path.unlink()
+    code = """
+import json, sys
+import lmsyz
+job = lmsyz.BatchJob.load(sys.argv[1])
+job.wait()
+print(json.dumps(job.results()["image_sha256"].tolist()))
+"""
+    assert json.loads(run_python(code, job.job_id).splitlines()[-1]) == wanted
 
 
 def test_rows_left_over_are_finished_live_without_the_files(server: Any, tmp_path: Path, where: dict[str, str]) -> None:

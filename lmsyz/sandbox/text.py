@@ -59,8 +59,8 @@ class Text:
 
     @cached_property
     def opening(self) -> str:
-        """The first words, one space between them."""
-        return " ".join(self.string.split()[:OPENING_WORDS])
+        """The first words, one space between them; of an image alone, that there are none."""
+        return " ".join(self.string.split()[:OPENING_WORDS]) or ("(no text)" if self.picture else "")
 
     @cached_property
     def lower(self) -> str:
