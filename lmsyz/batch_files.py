@@ -321,12 +321,10 @@ def read_texts(ledger: Ledger, rows: Rows, wanted: Collection[bytes]) -> Rows:
                     found[key] = _text_as_sent(row[TEXT_FIELD])
                     images[key] = asked.image(row.get(IMAGE_FIELD), input_path(ledger, part))
     found = {key: text for key, text in found.items() if key in wanted}
-    has_images = any(images.values())
-    return replace(
-        rows,
-        texts=[found.get(k) for k in rows.keys],
-        images=[images.get(k) if k in found else None for k in rows.keys] if has_images else None,
-    )
+    if rows.images is not None or any(images.values()):
+        owned = zip(rows.keys, rows.images or [None] * len(rows), strict=True)
+        rows = replace(rows, images=[images.get(key, own) for key, own in owned])
+    return replace(rows, texts=[found.get(k, text) for k, text in zip(rows.keys, rows.texts, strict=True)])
 
 
 def _text_as_sent(value: object) -> str | None:

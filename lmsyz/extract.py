@@ -227,6 +227,7 @@ class _Preparation:
             "fresh": self.fresh,
             "ignore_prompt_hash": self.ignore_prompt,
             "rows_taken_from_seed_cache": planned.n_seed,
+            **({"rows_with_images": n} if (n := sum(map(self.rows.has_image, range(len(self.rows))))) else {}),
         }
 
     def _engine(self, run: Run, planned: Plan, provider: Provider) -> LiveEngine:

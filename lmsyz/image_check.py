@@ -155,8 +155,8 @@ def _web_image(url: str) -> Image:
 def _file_image(path: Path) -> Image:
     # What a path means must not change with the working directory of a run in the background.
     path = path.absolute()
-    if path.is_dir():
-        raise _Unfit(f"{str(path)!r} is a folder")
+    if path.exists() and not path.is_file():
+        raise _Unfit(f"{str(path)!r} is {'a folder' if path.is_dir() else 'no file'}")
     try:
         return _described(_pieces(path), path, repr(str(path)))
     except FileNotFoundError as error:
@@ -179,11 +179,11 @@ def _described(pieces: Sequence[bytes] | Iterator[bytes], source: Path | bytes |
         digest.update(piece)
         n_bytes += len(piece)
         head = head or piece[:HEAD]
+        if head and not media_type_of(head):  # of a large file that is none the rest need not be read
+            raise _Unfit(f"{shown} is neither PNG, JPEG, GIF nor WEBP by its first bytes")
     if not n_bytes:
         raise _Unfit(f"{shown} has no bytes" if isinstance(source, Path) else f"{shown}: there are none")
     media_type = media_type_of(head)
-    if not media_type:
-        raise _Unfit(f"{shown} is neither PNG, JPEG, GIF nor WEBP by its first bytes")
     width, height = pixels_of(head)
     name = DIGEST + digest.hexdigest()
     return Image(name=name, media_type=media_type, n_bytes=n_bytes, width=width, height=height, source=source)

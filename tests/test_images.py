@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import tracemalloc
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
+from anthropic.types import ImageBlockParam, TextBlockParam
 from cache_records import run_python, seed_file
 from image_files import gif, jpeg, png, saved, sha, webp
+from openai.types.chat import ChatCompletionContentPartParam
+from openai.types.responses import ResponseInputContentParam
+from pydantic import TypeAdapter
 
 import lmsyz
 from lmsyz import batch, batch_job, images
 from lmsyz.batch_job import BatchJob
 from lmsyz.cache import SqliteCache
 from lmsyz.cache_rows import RowFilter
-from lmsyz.errors import UsageError
+from lmsyz.errors import ImageError, UsageError
 from lmsyz.image_check import media_type_of, pixels_of, read_images
 from lmsyz.image_rows import chunks_within
 from lmsyz.images import Image, ImageLimits
@@ -222,7 +227,7 @@ def test_a_file_that_changes_after_it_was_looked_at_fails_its_row_alone(
         df["image"][4].unlink()
         return real(*args, **kwargs)
 
-    real = lmsyz.extract.connect_place  # type: ignore[attr-defined]
+    real = lmsyz.extract.connect_place
     monkeypatch.setattr("lmsyz.extract.connect_place", connect)
     out = extract(df)
     assert out["ie_error"].notna().tolist() == [False, True, False, False, True, False]
@@ -231,6 +236,17 @@ def test_a_file_that_changes_after_it_was_looked_at_fails_its_row_alone(
     good = [0, 2, 3, 5]
     assert out["image_sha256"][good].tolist() == [old[i] for i in good]
     assert sandbox_default.stats()["n_rows"] == 4
+
+
+@pytest.mark.parametrize("where", WIRES, indirect=True, ids=[api for _, api in WIRES])
+def test_an_address_that_cannot_be_fetched_fails_its_row_alone(
+    sandbox_default: Any, tmp_path: Path, where: dict[str, str]
+) -> None:
+    df = frame(tmp_path)
+    df["image"] = [*df["image"][:4], "https://example.invalid/404.png", df["image"][5]]
+    out = extract(df, **where)
+    assert out["ie_error"].notna().tolist() == [False] * 4 + [True, False]
+    assert "ownload" in out["ie_error"][4]
 
 
 # --- wrong input ------------------------------------------------------------------------------------------------------
@@ -265,6 +281,12 @@ def test_what_cannot_be_sent_is_refused_before_any_file_or_request(
         assert said in str(told.value)
     assert [path.name for path in tmp_path.iterdir() if path.name != "sandbox"] == []
     assert sandbox_default.stats()["n_requests"] == 0
+
+
+def test_a_pipe_is_no_image_and_does_not_hold_the_call_up(sandbox_default: Any, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(UsageError, match=r"pipe.png' is no file"):
+        extract(pd.DataFrame({"text": ["a"], "image": ["pipe.png"]}))
 
 
 def test_the_first_offenders_are_named_by_their_ids(sandbox_default: Any) -> None:
@@ -310,19 +332,32 @@ def test_each_image_stands_after_a_text_that_names_its_row(
     assert pictures == wanted[where["api"]]
 
 
+def test_the_parts_are_what_the_sdks_types_say(tmp_path: Path) -> None:
+    df = frame(tmp_path, 2).assign(id=["a", "b"])
+    df.loc[1, "image"] = "https://example.invalid/b.png"
+    chat, responses, messages = (build(df, {"backend": b, "api": a}) for b, a in WIRES)
+    checks: list[tuple[Any, Any]] = [
+        (ChatCompletionContentPartParam, chat["messages"][-1]["content"]),
+        (ResponseInputContentParam, responses["input"][-1]["content"]),
+        (ImageBlockParam | TextBlockParam, messages["messages"][-1]["content"]),
+    ]
+    for kind, parts in checks:
+        assert len(TypeAdapter(list[kind]).validate_python(parts)) == 5
+
+
 def build(df: pd.DataFrame, where: dict[str, str]) -> dict[str, Any]:
     from lmsyz.frames import read_rows
     from lmsyz.rows import make_chunk
 
     rows = read_rows(df, "text", "id", image_col="image", image_limits=image_limits(where["backend"]))
     chunk = make_chunk(rows, range(len(df)))
-    task = Task(**where, endpoint="e", model="m", prompt=PROMPT)
+    task = Task(backend=where["backend"], api=where["api"], endpoint="e", model="m", prompt=PROMPT)
     provider = wire(where["backend"], api=where["api"], model="m")
     return provider.build(task, chunk.user, Form.TEXT, images.image_parts(chunk.images))
 
 
 def test_a_body_without_images_is_what_it_always_was(where: dict[str, str]) -> None:
-    task = Task(**where, endpoint="e", model="m", prompt=PROMPT)
+    task = Task(backend=where["backend"], api=where["api"], endpoint="e", model="m", prompt=PROMPT)
     provider = wire(where["backend"], api=where["api"], model="m")
     assert provider.build(task, "rows", Form.TEXT, []) == provider.build(task, "rows", Form.TEXT)
     assert provider.content("rows", []) == "rows"
@@ -501,6 +536,25 @@ def test_another_kernel_asks_again_from_the_jobs_own_copy_of_the_images(
     assert server.stats()["n_rows"] <= 24
 
 
+def test_an_image_that_changes_while_a_batch_is_written_stops_it_before_anything_is_sent(
+    server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    df = frame(tmp_path)
+
+    def connect(*args: Any, **kwargs: Any) -> Any:
+        df["image"][1].write_bytes(png(77))
+        return real(*args, **kwargs)
+
+    real = lmsyz.batch_setup.connect_place
+    monkeypatch.setattr("lmsyz.batch_setup.connect_place", connect)
+    with pytest.raises(ImageError, match="has changed since the call began"):
+        submit(df)
+    assert server.stats()["n_requests"] == 0
+    job = submit(df)
+    job.wait()
+    assert_each_has_its_own(df, job.results())
+
+
 def test_a_process_that_never_saw_the_frame_brings_the_job_home(
     server: Any, tmp_path: Path, where: dict[str, str]
 ) -> None:
@@ -519,7 +573,10 @@ print(json.dumps(job.results()["image_sha256"].tolist()))
     assert json.loads(run_python(code, job.job_id).splitlines()[-1]) == wanted
 
 
-def test_rows_left_over_are_finished_live_without_the_files(server: Any, tmp_path: Path, where: dict[str, str]) -> None:
+@pytest.mark.parametrize("in_another_kernel", [False, True])
+def test_rows_left_over_are_finished_live_without_the_files(
+    server: Any, tmp_path: Path, where: dict[str, str], in_another_kernel: bool
+) -> None:
     df = frame(tmp_path, 6)
     df["image"] = [df["image"][0], "https://example.invalid/b.png", *df["image"][2:]]
     server.set_faults(batch_s=0.05, batch_errors=1.0)
@@ -529,7 +586,7 @@ def test_rows_left_over_are_finished_live_without_the_files(server: Any, tmp_pat
     wanted = [sha(v.encode()) if isinstance(v, str) else sha(v.read_bytes()) for v in df["image"]]
     df["image"][0].write_bytes(png(500))
     server.set_faults()
-    out = BatchJob.load(job.job_id).finish_live()
+    out = (BatchJob.load(job.job_id) if in_another_kernel else job).finish_live()
     assert out["image_sha256"].tolist() == wanted
 
 

@@ -1,7 +1,8 @@
 """Images in a request: what each API takes, how it refuses the rest, and what the first bytes of an image tell.
 
 Nothing is looked at but the header: the sandbox answers by rules and sees no picture. An image at a web address is
-never fetched; it is taken as it is, and the address stands for it.
+never fetched; it is taken as it is, and the address stands for it. One with ``404`` in its path gets the 400 of an
+image that is not there.
 
 A row of a request in rows form has an image where it names one by number (``"input_image": 2`` is the second image of
 the message) and the text before that image names the row's ``input_id``; if these two disagree, the row has none.
@@ -98,6 +99,9 @@ def _openai_picture(part: JsonObject, where: str) -> Picture:
         if not _is_web(url, ("http", "https")):
             said = f"Invalid '{param}'. Expected a valid URL, but got a value with an unsupported scheme."
             raise openai_common.error(400, said, param=param, code="invalid_image_url")
+        if _is_dead(url):
+            said = f"Error while downloading {url}. Upstream status code: 404."
+            raise openai_common.error(400, said, param="url", code="invalid_value")
         return _unseen(url)
     head, comma, data = url.partition(",")
     media_type = head.removeprefix("data:").removesuffix(";base64")
@@ -144,6 +148,8 @@ def _anthropic_picture(source: JsonObject, where: str, largest: int) -> Picture:
     if source["type"] == "url":
         if not _is_web(source["url"], ("https",)):
             raise anthropic_common.error(400, f"{where}.url.url: Only HTTPS URLs are supported.")
+        if _is_dead(source["url"]):
+            raise anthropic_common.error(400, "Unable to download the file. Please verify the URL and try again.")
         return _unseen(source["url"])
     where, data = f"{where}.base64", source["data"]
     if len(data) > ANTHROPIC_EACH:
@@ -194,6 +200,10 @@ def _is_web(url: str, schemes: Sequence[str]) -> bool:
     except ValueError:
         return False
     return split.scheme in schemes and bool(split.hostname)
+
+
+def _is_dead(url: str) -> bool:
+    return "404" in urlsplit(url).path
 
 
 def _decoded(data: str) -> bytes | None:
