@@ -30,6 +30,7 @@ class ExtractionAccessor:
         schema: Any = None,
         text_col: Hashable | Sequence[Hashable] = "text",
         id_col: Hashable | None = None,
+        image_col: Hashable | None = None,
         backend: str | None = None,
         model: str | None = None,
         chunk_size: int | None = None,
@@ -62,6 +63,12 @@ class ExtractionAccessor:
             The column to ask about; several are sent as named fields.
         id_col : label, optional
             Unique row ids; None tells rows apart by position and text.
+        image_col : label, optional
+            A column of images, one to a row or None: a path, an http(s) or data URL, or the bytes of a PNG, JPEG, GIF
+            or WEBP. Text and image are asked about together; ``text_col=None`` asks about images alone. All are looked
+            at before anything is sent; a request holds 4 rows unless `chunk_size` says otherwise. An answer is reused
+            where the image's SHA-256 is the same too; for a web address it is the address that is compared, so that
+            ``fresh=True`` asks again about what it shows now.
         backend : {"openai", "anthropic"}, optional
             The wire; ``"openai"`` with `base_url` for anything that speaks its API.
         model : str, optional
@@ -128,6 +135,7 @@ class ExtractionAccessor:
             schema=schema,
             text_col=text_col,
             id_col=id_col,
+            image_col=image_col,
             backend=backend,
             model=model,
             chunk_size=chunk_size,
@@ -156,6 +164,7 @@ class ExtractionAccessor:
         schema: Any = None,
         text_col: Hashable | Sequence[Hashable] = "text",
         id_col: Hashable | None = None,
+        image_col: Hashable | None = None,
         backend: str | None = None,
         model: str | None = None,
         job_id: str | None = None,
@@ -180,7 +189,9 @@ class ExtractionAccessor:
 
         Parameters
         ----------
-        prompt, schema, text_col, id_col, backend, model, chunk_size, cache_path, fresh, ignore_prompt_hash, dedupe
+        prompt, schema, text_col, id_col, image_col, backend, model, chunk_size, cache_path, fresh
+            As in :meth:`extract`. Images are copied into the requests in the job's folder, and read from there later.
+        ignore_prompt_hash, dedupe
             As in :meth:`extract`.
         job_id : str, optional
             The job's name, and its folder's. Without it, it is drawn from the task, so that the same question finds
@@ -220,6 +231,7 @@ class ExtractionAccessor:
             schema=schema,
             text_col=text_col,
             id_col=id_col,
+            image_col=image_col,
             backend=backend,
             model=model,
             job_id=job_id,
@@ -300,6 +312,7 @@ class ExtractionAccessor:
         schema: Any = None,
         text_col: Hashable | Sequence[Hashable] = "text",
         id_col: Hashable | None = None,
+        image_col: Hashable | None = None,
         backend: str | None = None,
         model: str | None = None,
         cache_path: str | os.PathLike[str] | None = None,
@@ -317,7 +330,9 @@ class ExtractionAccessor:
 
         Parameters
         ----------
-        prompt, schema, text_col, id_col, backend, model, cache_path, fresh, ignore_prompt_hash, dedupe, verify_rows
+        prompt, schema, text_col, id_col, image_col, backend, model, cache_path, fresh, ignore_prompt_hash, dedupe
+            As in :meth:`extract`.
+        verify_rows
             As in :meth:`extract`.
         base_url, client, **request_options
             As in :meth:`extract`; its arguments that say how to ask and not what (``chunk_size``, ``max_workers``,
@@ -336,6 +351,7 @@ class ExtractionAccessor:
             schema=schema,
             text_col=text_col,
             id_col=id_col,
+            image_col=image_col,
             backend=backend,
             model=model,
             cache_path=cache_path,
@@ -355,6 +371,7 @@ class ExtractionAccessor:
         schema: Any = None,
         text_col: Hashable | Sequence[Hashable] = "text",
         id_col: Hashable | None = None,
+        image_col: Hashable | None = None,
         backend: str | None = None,
         model: str | None = None,
         cache_path: str | os.PathLike[str] | None = None,
@@ -374,7 +391,7 @@ class ExtractionAccessor:
         ----------
         prompt : str, optional
             The question; without it this is :func:`lmsyz.panel`.
-        schema, text_col, id_col, backend, model, cache_path, fresh, ignore_prompt_hash, dedupe, verify_rows
+        schema, text_col, id_col, image_col, backend, model, cache_path, fresh, ignore_prompt_hash, dedupe, verify_rows
             As in :meth:`stale`.
         base_url, client, **request_options
             As in :meth:`stale`.
@@ -390,6 +407,7 @@ class ExtractionAccessor:
             "schema": schema,
             "text_col": text_col,
             "id_col": id_col,
+            "image_col": image_col,
             "backend": backend,
             "model": model,
             "cache_path": cache_path,

@@ -24,7 +24,8 @@ from typing import IO, Any
 
 from lmsyz.batch_ledger import Ledger, Part, flush_folder, write_private
 from lmsyz.errors import BatchError
-from lmsyz.providers.base import Form, Provider, dump_body
+from lmsyz.images import IMAGE_FIELD, Image, Kept, image_of_reference, image_parts, places_in, rows_text
+from lmsyz.providers.base import Form, Provider, dump_body, dump_content
 from lmsyz.providers.batches import Batches, BatchLimits
 from lmsyz.rows import TEXT_FIELD, Chunk, Rows, make_chunk
 from lmsyz.task import Task
@@ -64,6 +65,9 @@ class Asked:
         Where the body stands in the request file, in bytes.
     user_at, user_n : int
         Where the user message stands in the body, in characters.
+    images : tuple of (int, int, str)
+        Where the base64 of each image stands in the body, in bytes, and its reference; an image that the provider
+        fetches has its address and no bytes.
     """
 
     custom_id: str
@@ -75,6 +79,26 @@ class Asked:
     body_n: int
     user_at: int
     user_n: int
+    images: tuple[tuple[int, int, str], ...] = ()
+
+    def as_stored(self, sent: IO[bytes]) -> tuple[str, str]:
+        """Return the body and the user message in it as the store keeps them, from the file that was sent."""
+        sent.seek(self.body_at)
+        body, at, n_left_out = b"", 0, 0
+        for start, n, reference in self.images:
+            if n:
+                body += sent.read(start - at) + reference.encode()
+                sent.seek(n, os.SEEK_CUR)
+                at, n_left_out = start + n, n_left_out + n - len(reference)
+        text = (body + sent.read(self.body_n - at)).decode("utf-8", "replace")
+        return text, text[self.user_at : self.user_at + max(self.user_n - n_left_out, 0)]
+
+    def image(self, number: object, path: Path) -> Image | None:
+        """Return an image by its number in the request; its bytes stay in the file that was sent."""
+        if not isinstance(number, int):
+            return None
+        at, n, reference = self.images[number - 1]
+        return image_of_reference(reference, Kept(path=path, at=self.body_at + at, n=n))
 
     def chunk(self) -> Chunk:
         """Return the chunk as the engine knows it, its rows numbered from 0."""
@@ -151,12 +175,13 @@ class PartWriter:
 
     def _add(self, writing: _Writing, positions: tuple[int, ...]) -> bool:
         chunk = make_chunk(self._rows, positions)
-        body = self._provider.build(self._task, chunk.user, self._form)
+        images = image_parts(chunk.images)
+        body = self._provider.build(self._task, chunk.user, self._form, images)
         keys = tuple(self._rows.keys[p] for p in positions)
         custom_id = _custom_id(self._ledger.job_id, writing.part.n, keys)
         body_text = dump_body(body)
         line = self._batches.request_line(custom_id, body)
-        user = json.dumps(chunk.user, ensure_ascii=False)
+        user = dump_content(self._provider.content(chunk.user, images))
         about = {
             "id": custom_id,
             "keys": [k.hex() for k in keys],
@@ -165,7 +190,10 @@ class PartWriter:
             "open": chunk.openings if self._task.verify else [],
             "user": [max(body_text.find(user), 0), len(user) if user in body_text else 0],
         }
-        return writing.add(line, body_text.encode(), about, n_rows=len(keys))
+        body_bytes = body_text.encode()
+        if images:
+            about["images"] = list(places_in(body_bytes, images, chunk.images))
+        return writing.add(line, body_bytes, about, n_rows=len(keys))
 
     def _row_ids(self, position: int) -> list[str]:
         if self._rows.ids is None:
@@ -259,11 +287,14 @@ def read_index(ledger: Ledger, part: Part) -> Iterator[Asked]:
                 body_n=about["body"][1],
                 user_at=about["user"][0],
                 user_n=about["user"][1],
+                images=tuple((at, n, reference) for at, n, reference in about.get("images", ())),
             )
 
 
 def read_texts(ledger: Ledger, rows: Rows, wanted: Collection[bytes]) -> Rows:
-    """Return rows with the texts of some, as they were sent; for a kernel that has no frame.
+    """Return rows with the texts and images of some, as they were sent; for a kernel that has no frame.
+
+    An image is taken from the requests as well: its file may have been changed or deleted since.
 
     Parameters
     ----------
@@ -278,22 +309,28 @@ def read_texts(ledger: Ledger, rows: Rows, wanted: Collection[bytes]) -> Rows:
     -------
     Rows
     """
-    found: dict[bytes, str] = {}
+    found: dict[bytes, str | None] = {}
+    images: dict[bytes, Image | None] = {}
     for part in ledger.parts:
         with input_path(ledger, part).open("rb") as sent:
             for asked in read_index(ledger, part):
                 if not any(k in wanted and k not in found for k in asked.keys):
                     continue
-                sent.seek(asked.body_at)
-                body = sent.read(asked.body_n).decode()
-                user = json.loads(json.loads(body[asked.user_at : asked.user_at + asked.user_n]))
-                texts = (_text_as_sent(row[TEXT_FIELD]) for row in user)
-                found.update((k, t) for k, t in zip(asked.keys, texts, strict=True) if k in wanted)
-    return replace(rows, texts=[found.get(k) for k in rows.keys])
+                _, user = asked.as_stored(sent)
+                for key, row in zip(asked.keys, json.loads(rows_text(json.loads(user)) or ""), strict=True):
+                    found[key] = _text_as_sent(row[TEXT_FIELD])
+                    images[key] = asked.image(row.get(IMAGE_FIELD), input_path(ledger, part))
+    found = {key: text for key, text in found.items() if key in wanted}
+    if rows.images is not None or any(images.values()):
+        owned = zip(rows.keys, rows.images or [None] * len(rows), strict=True)
+        rows = replace(rows, images=[images.get(key, own) for key, own in owned])
+    return replace(rows, texts=[found.get(k, text) for k, text in zip(rows.keys, rows.texts, strict=True)])
 
 
-def _text_as_sent(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+def _text_as_sent(value: object) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 def result_lines(path: Path) -> Iterator[bytes]:
@@ -347,6 +384,7 @@ class FrameFile:
         new = self._path.with_name(self._path.name + ".new")
         with open(os.open(new, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600), "wb") as file:
             head = {"n": len(rows), "ids": rows.ids is not None, "named": rows.named_fields, "index": dict(index)}
+            head["images"] = rows.images is not None
             file.write(json.dumps(head).encode() + b"\n")
             for start in range(0, len(rows), ROWS_A_LINE):
                 part = slice(start, start + ROWS_A_LINE)
@@ -372,7 +410,14 @@ class FrameFile:
                 labels = labels or [[] for _ in line["labels"]]
                 for level, more in zip(labels, line["labels"], strict=True):
                     level += more
-        rows = Rows(texts=[None] * len(keys), keys=keys, ids=ids if head["ids"] else None, named_fields=head["named"])
+        nothing = [None] * len(keys)
+        rows = Rows(
+            texts=nothing,
+            keys=keys,
+            ids=ids if head["ids"] else None,
+            named_fields=head["named"],
+            images=nothing if head.get("images") else None,
+        )
         return rows, head["index"], labels
 
 

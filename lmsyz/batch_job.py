@@ -367,15 +367,16 @@ class BatchJob:
         return self._rows, self._index
 
     def _unanswered(self, ledger: Ledger) -> tuple[Plan, Rows]:
-        """Return the rows that are home without an answer, as a plan, with their texts."""
+        """Return the rows that are home without an answer, as a plan, with their texts and images as they were sent."""
         rows, _ = self._frame(ledger)
         with SqliteCache(ledger.cache_path) as cache:
             planned = plan(cache, self._connected().task, rows, ignore_prompt=ledger.ignore_prompt)
         away = keys_of(ledger, only_open=True)
         planned.ask = [p for p in planned.ask if rows.keys[p] not in away]
-        if any(rows.texts[p] is None for p in planned.ask):
+        if rows.images is not None or any(rows.texts[p] is None for p in planned.ask):
             rows = read_texts(ledger, rows, {rows.keys[p] for p in planned.ask})
-            planned.ask = [p for p in planned.ask if rows.texts[p] is not None]
+            images = rows.images
+            planned.ask = [p for p in planned.ask if rows.texts[p] is not None or (images and images[p])]
         return planned, rows
 
 

@@ -122,11 +122,10 @@ class Settling:
         if result.custom_id not in self._stored:
             row_ids = asked.row_ids
             answers = [AnswerRecord(key=asked.keys[p], answer=a, row_ids=row_ids[p]) for p, a in settled.good.items()]
-            sent.seek(asked.body_at)
-            body = sent.read(asked.body_n).decode("utf-8", "replace")
+            body, user = asked.as_stored(sent)
             request = RequestRecord(
                 body=body,
-                user=body[asked.user_at : asked.user_at + asked.user_n],
+                user=user,
                 reply=result.reply,
                 form=self._part.form,
                 outcome=settled.outcome,

@@ -13,11 +13,13 @@ from lmsyz.batch_ledger import Ledger
 from lmsyz.cache import SqliteCache
 from lmsyz.engine import Plan
 from lmsyz.errors import LmsyzError, UsageError
+from lmsyz.image_rows import chunks_within
 from lmsyz.ladder import Ladder
 from lmsyz.place import Place, connect_place, find_place
 from lmsyz.providers import batches_of
 from lmsyz.providers.base import Provider, call_options
 from lmsyz.providers.batches import Batches, BatchLimits
+from lmsyz.providers.images import image_limits
 from lmsyz.rows import Rows, chunk_positions
 from lmsyz.schema import read_schema
 from lmsyz.settings import Settings
@@ -182,7 +184,8 @@ def reconnect(
 
 
 def _chunks(ledger: Ledger, rows: Rows, together: list[int], alone: list[int]) -> Iterator[tuple[int, ...]]:
-    yield from chunk_positions(
+    chunks = chunk_positions(
         rows, together, size=ledger.chunk_size, token_budget=ledger.token_budget, distinct_openings=ledger.verify
     )
+    yield from chunks_within(chunks, rows, image_limits(ledger.record.backend))
     yield from ((p,) for p in alone)

@@ -16,11 +16,12 @@ from lmsyz.batch_setup import REQUESTS_A_PART, Connection, add_parts, connected,
 from lmsyz.cache import SqliteCache
 from lmsyz.engine import plan
 from lmsyz.errors import MissingKeyError, UsageError
-from lmsyz.extract import check_size
+from lmsyz.extract import check_size, rows_a_request
 from lmsyz.frame_index import index_as_json
 from lmsyz.frames import read_rows
 from lmsyz.place import Place, read_task
 from lmsyz.providers import missing_key_message
+from lmsyz.providers.images import image_limits
 from lmsyz.rows import Rows
 from lmsyz.settings import Settings, load_settings
 from lmsyz.staleness import differences
@@ -46,6 +47,7 @@ def submit_batch(
     schema: Any = None,
     text_col: Hashable | Sequence[Hashable] = "text",
     id_col: Hashable | None = None,
+    image_col: Hashable | None = None,
     backend: str | None = None,
     model: str | None = None,
     job_id: str | None = None,
@@ -85,9 +87,10 @@ def submit_batch(
         verify_rows=verify_rows,
         request_options=options,
     )
-    size = check_size(chunk_size, "chunk_size", settings.chunk_size)
+    size = check_size(chunk_size, "chunk_size", rows_a_request(settings, has_images=image_col is not None))
     requests_a_part = check_size(max_requests_per_batch, "max_requests_per_batch", REQUESTS_A_PART)
-    rows = read_rows(df, text_col, id_col, dedupe=dedupe)
+    limits = image_limits(place.backend)
+    rows = read_rows(df, text_col, id_col, dedupe=dedupe, image_col=image_col, image_limits=limits)
     if not len(df):
         raise UsageError("the frame has no rows, so there is nothing to submit")
     name = check_job_id(job_id) if job_id is not None else task.fingerprint[:ID_DIGITS]

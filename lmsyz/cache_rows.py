@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from lmsyz.images import IMAGE_FIELD, image_names, rows_text
 from lmsyz.rows import ID_FIELD, text_key
 from lmsyz.store import RequestRecord, TaskRecord
 
@@ -158,11 +159,12 @@ class RowDetail:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Input:
-    """One row of a request: its id on the wire, and its text."""
+    """One row of a request: its id on the wire, its text, and what the store calls its image."""
 
     row_id: str
     text: str
     named_fields: bool = False
+    image: str = ""
 
 
 def inputs_of(user: str, keys: Collection[bytes]) -> dict[bytes, Input]:
@@ -185,7 +187,7 @@ def inputs_of(user: str, keys: Collection[bytes]) -> dict[bytes, Input]:
     rows = list(all_inputs(user))
     for occurrence in range(REPEATS):
         for row in rows:
-            key = text_key(row.text, occurrence=occurrence, named_fields=row.named_fields)
+            key = text_key(row.text, occurrence=occurrence, named_fields=row.named_fields, image=row.image)
             if key in left:
                 found[key] = row
                 left.discard(key)
@@ -196,13 +198,16 @@ def inputs_of(user: str, keys: Collection[bytes]) -> dict[bytes, Input]:
 
 def all_inputs(user: str) -> Iterator[Input]:
     """Go through the rows of a user message; there are none where it is not ours."""
-    rows = _loaded(_loaded(user))
+    content = _loaded(user)
+    rows, images = _loaded(rows_text(content)), image_names(content)
     for row in rows if isinstance(rows, list) else ():
         if isinstance(row, dict) and "input_text" in row:
-            text = row["input_text"]
+            number = row.get(IMAGE_FIELD)
+            image = images[number - 1] if isinstance(number, int) and 0 < number <= len(images) else ""
+            text = "" if image and row["input_text"] is None else row["input_text"]
             named = not isinstance(text, str)
             shown = json.dumps(text, ensure_ascii=False, separators=(",", ":")) if named else text
-            yield Input(row_id=str(row.get(ID_FIELD, "")), text=shown, named_fields=named)
+            yield Input(row_id=str(row.get(ID_FIELD, "")), text=shown, named_fields=named, image=image)
 
 
 def _loaded(text: Any) -> Any:

@@ -28,6 +28,7 @@ _WORD = re.compile(r"[A-Za-z][\w.\-]*")
 @click.command()
 @asking
 @click.option("--schema", help='The shape of one row\'s answer: a JSON file, or JSON such as \'{"price": "float"}\'.')
+@click.option("--image-col", help="A column with each row's image: its path or its web address.")
 @click.option("--out", help="A .csv, .parquet or .jsonl file; - is CSV on stdout.")
 @click.option("--overwrite", is_flag=True, help="Replace OUT if it exists.")
 @click.option("--answers-only", is_flag=True, help="Write ids and answers without the other columns of IN.")
@@ -80,6 +81,8 @@ def extract(
     asked |= {"text_col": text_col[0] if len(text_col) == 1 else list(text_col), "schema": _schema(schema)}
     request_options = dict(map(_option, options))
     df = _rows_of(source, encoding, limit)
+    if (image_col := asked["image_col"]) in df.columns:
+        df[image_col] = df[image_col].mask(df[image_col] == "", None)  # a file says no image by an empty field
     if dry_run:
         _tell_stale(df, read_prompt(prompt), asked, request_options)
         return

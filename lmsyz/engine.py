@@ -16,9 +16,10 @@ from lmsyz.schema_check import InvalidAnswer, check
 from lmsyz.store import Saved, Store, TaskRecord
 from lmsyz.task import Task
 
-__all__ = ["EMPTY_TEXT", "Plan", "Settled", "plan", "settle", "stored_answers"]
+__all__ = ["EMPTY_ROW", "EMPTY_TEXT", "Plan", "Settled", "plan", "settle", "stored_answers"]
 
 EMPTY_TEXT = "invalid: empty text"
+EMPTY_ROW = "invalid: neither text nor image"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -194,7 +195,10 @@ def _adopt_seed_rows(
     """
     if rows.ids is None:
         return 0
-    wanted = {rows.ids[i]: key for i, key in enumerate(rows.keys) if key and key not in answers}
+    # It knew no images either, so what it has of a row is no answer about one.
+    wanted = {
+        rows.ids[i]: key for i, key in enumerate(rows.keys) if key and key not in answers and not rows.has_image(i)
+    }
     if not wanted:
         return 0
     found = store.seed_rows(None if ignore_prompt else task.record.prompt_hash, wanted.keys())

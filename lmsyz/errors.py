@@ -21,6 +21,7 @@ The class decides what happens next, so that the engines never look at status co
     │   ├─ TruncatedError                stopped at the token limit
     │   ├─ RefusedError                  the model refused, or a content filter stopped it
     │   └─ MalformedError                not the JSON that was asked for
+    ├─ ImageError                        an image cannot be read any more as it was when the call began
     ├─ BatchError                        a batch job cannot go on by itself; says what to type
     └─ ExtractionError                   on_error="raise": some rows have no answer
 
@@ -38,6 +39,7 @@ __all__ = [
     "BlockedError",
     "CacheError",
     "ExtractionError",
+    "ImageError",
     "LmsyzError",
     "LocalModelError",
     "MalformedError",
@@ -170,6 +172,10 @@ class RefusedError(ReplyError):
 
 class MalformedError(ReplyError):
     """The reply is not the JSON that was asked for."""
+
+
+class ImageError(LmsyzError):
+    """An image cannot be read, or is not what it was when the call began; its row was not sent."""
 
 
 class BatchError(LmsyzError):

@@ -15,14 +15,16 @@ from lmsyz.engine import Plan, plan
 from lmsyz.errors import CacheError, MissingKeyError, UsageError
 from lmsyz.events import RunFinished, RunStarted
 from lmsyz.frames import ERROR_COLUMN, read_rows
+from lmsyz.image_rows import IMAGE_ROWS
 from lmsyz.live import LiveEngine, LiveOptions
 from lmsyz.place import Place, connect_place, read_task
 from lmsyz.providers import missing_key_message
 from lmsyz.providers.base import Provider, call_options
+from lmsyz.providers.images import image_limits
 from lmsyz.report import Tally
 from lmsyz.rows import Rows
 from lmsyz.run import Run, new_run_id, settle_earlier, store_what_is_left
-from lmsyz.settings import load_settings
+from lmsyz.settings import Settings, load_settings
 from lmsyz.task import Task
 
 if TYPE_CHECKING:
@@ -44,6 +46,7 @@ def make_run(
     schema: Any = None,
     text_col: Hashable | Sequence[Hashable] = "text",
     id_col: Hashable | None = None,
+    image_col: Hashable | None = None,
     backend: str | None = None,
     model: str | None = None,
     chunk_size: int | None = None,
@@ -82,7 +85,7 @@ def make_run(
         request_options=request_options or {},
     )
     live_options = LiveOptions(
-        chunk_size=check_size(chunk_size, "chunk_size", settings.chunk_size),
+        chunk_size=check_size(chunk_size, "chunk_size", rows_a_request(settings, has_images=image_col is not None)),
         token_budget=settings.chunk_tokens,
         max_workers=check_size(max_workers, "max_workers", settings.max_workers or ADAPTIVE_WORKERS),
         requests_per_minute=_cap(own, "requests_per_minute", settings.requests_per_minute),
@@ -90,7 +93,9 @@ def make_run(
     )
     return _Preparation(
         task=task,
-        rows=read_rows(df, text_col, id_col, dedupe=dedupe),
+        rows=read_rows(
+            df, text_col, id_col, dedupe=dedupe, image_col=image_col, image_limits=image_limits(place.backend)
+        ),
         place=place,
         options=live_options,
         path=Path(settings.cache_path if cache_path is None else cache_path).expanduser().absolute(),
@@ -222,6 +227,7 @@ class _Preparation:
             "fresh": self.fresh,
             "ignore_prompt_hash": self.ignore_prompt,
             "rows_taken_from_seed_cache": planned.n_seed,
+            **({"rows_with_images": n} if (n := sum(map(self.rows.has_image, range(len(self.rows))))) else {}),
         }
 
     def _engine(self, run: Run, planned: Plan, provider: Provider) -> LiveEngine:
@@ -265,7 +271,7 @@ def run_rows(task: Task, place: Place, rows: Rows, planned: Plan, index: pd.Inde
         rows=rows,
         place=place,
         options=LiveOptions(
-            chunk_size=settings.chunk_size,
+            chunk_size=rows_a_request(settings, has_images=rows.images is not None),
             token_budget=settings.chunk_tokens,
             max_workers=settings.max_workers or ADAPTIVE_WORKERS,
             requests_per_minute=settings.requests_per_minute,
@@ -362,6 +368,11 @@ def check_size(value: object, name: str, default: int) -> int:
     if size < 1:
         raise UsageError(f"{name} must be a whole number from 1 up, got {value!r}")
     return size
+
+
+def rows_a_request(settings: Settings, *, has_images: bool) -> int:
+    """Return the rows in a request where the user names no number: few where they have images."""
+    return min(settings.chunk_size, IMAGE_ROWS) if has_images else settings.chunk_size
 
 
 def _cap(own: Mapping[str, Any], name: str, default: float | None) -> float | None:

@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from lmsyz.engine import EMPTY_TEXT
+from lmsyz.engine import EMPTY_ROW, EMPTY_TEXT
 from lmsyz.errors import UsageError
+from lmsyz.image_check import read_images
+from lmsyz.image_rows import with_images
+from lmsyz.images import ImageLimits
 from lmsyz.rows import Rows, text_key, text_keys
 from lmsyz.schema import RowSchema
 
@@ -32,6 +35,8 @@ def read_rows(
     id_col: Hashable | None = None,
     *,
     dedupe: bool = True,
+    image_col: Hashable | None = None,
+    image_limits: ImageLimits | None = None,
 ) -> Rows:
     """Read a frame's texts and ids.
 
@@ -40,11 +45,15 @@ def read_rows(
     df : DataFrame
         Any index will do.
     text_col : label or list of labels
-        The column to ask about; several are sent as named fields.
+        The column to ask about; several are sent as named fields. None asks about images alone.
     id_col : label, optional
         A column of non-null, non-blank ids, unique after ``str()``.
     dedupe : bool
-        Whether equal texts share one key, and so one question.
+        Whether equal texts (with equal images) share one key, and so one question.
+    image_col : label, optional
+        A column of images, see :func:`lmsyz.image_check.read_images`.
+    image_limits : ImageLimits, optional
+        What the provider takes of them.
 
     Returns
     -------
@@ -53,15 +62,36 @@ def read_rows(
     Raises
     ------
     UsageError
-        A column is missing or there twice, or ids are null, blank or repeated.
+        A column is missing or there twice, ids are null, blank or repeated, or an image cannot be sent.
     """
     ids = None if id_col is None else row_ids(df, id_col)
+    if image_col is not None and image_limits is not None:
+        return _rows_with_images(df, text_col, ids, image_col, image_limits, dedupe=dedupe)
     named = isinstance(text_col, list)
     texts = (
         _named_texts(df, text_col) if isinstance(text_col, list) else _plain_texts(_column(df, text_col, "text_col"))
     )
     keys = text_keys(texts, named_fields=named) if dedupe else _keys_of_each(texts, named)
     return Rows(texts=texts, keys=keys, ids=ids, named_fields=named)
+
+
+def _rows_with_images(
+    df: pd.DataFrame,
+    text_col: Hashable | Sequence[Hashable],
+    ids: list[str] | None,
+    image_col: Hashable,
+    limits: ImageLimits,
+    *,
+    dedupe: bool,
+) -> Rows:
+    column = _column(df, image_col, "image_col")
+    try:
+        plain = Rows(texts=[None] * len(df), keys=[]) if text_col is None else read_rows(df, text_col)
+    except UsageError as error:
+        raise UsageError(f"{error} To ask about images alone, text_col=None.") from error
+    values = [None if _is_null(v) else v for v in column.tolist()]
+    images = read_images(values, column=image_col, limits=limits, ids=ids)
+    return with_images(plain, images, ids=ids, dedupe=dedupe)
 
 
 def row_ids(df: pd.DataFrame, id_col: Hashable) -> list[str]:
@@ -117,7 +147,7 @@ def answers_frame(
     values = _read_values(rows, answers, [field.name for field in schema.fields] if schema else None)
     columns = _schema_columns(values, schema) if schema else _free_columns(values)
     columns[ERROR_COLUMN] = pd.array(
-        [None if k in answers else failures.get(k, PENDING) if k else EMPTY_TEXT for k in rows.keys], dtype="string"
+        [None if k in answers else failures.get(k, PENDING) if k else _empty(rows) for k in rows.keys], dtype="string"
     )
     return pd.DataFrame(columns, index=index)
 
@@ -127,7 +157,7 @@ def errors_frame(
 ) -> pd.DataFrame:
     """Return the rows that have no answer: position, row id, kind and reason, at the frame's own index."""
     at = [i for i, key in enumerate(rows.keys) if key not in answers]
-    reasons = [failures.get(rows.keys[i], PENDING) if rows.keys[i] else EMPTY_TEXT for i in at]
+    reasons = [failures.get(rows.keys[i], PENDING) if rows.keys[i] else _empty(rows) for i in at]
     return pd.DataFrame(
         {
             "position": pd.array(at, dtype="Int64"),
@@ -211,6 +241,10 @@ class DataFrameIterator:
 
     def __len__(self) -> int:
         return -(-len(self._ids) // self.chunk_size)
+
+
+def _empty(rows: Rows) -> str:
+    return EMPTY_TEXT if rows.images is None else EMPTY_ROW
 
 
 def _column(df: pd.DataFrame, name: Hashable, argument: str) -> pd.Series[Any]:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from lmsyz.engine import Settled
 from lmsyz.errors import (
     BlockedError,
+    ImageError,
     LmsyzError,
     ProviderError,
     RateLimitError,
@@ -127,6 +128,8 @@ class Judge:
         reason = f"failed: {error}"
         if isinstance(error, (UnavailableError, RateLimitError)):
             return self._unavailable(positions, reason, error)
+        if isinstance(error, ImageError):  # nothing was sent: the row is found by halving, and the others are asked
+            return Verdict(again=halves(positions)) if len(positions) > 1 else Verdict(failed=[(positions, reason)])
         if not isinstance(error, ProviderError) or isinstance(error, (RejectedError, UnsupportedFormError)):
             return Verdict(failed=[(positions, reason)], fatal=error)
         return self._refused(positions, error)

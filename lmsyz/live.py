@@ -16,7 +16,6 @@ A row's states: waiting -> in flight -> good | asked again (missing, invalid, cu
 from __future__ import annotations
 
 import itertools
-import json
 import logging
 import queue
 import threading
@@ -28,9 +27,11 @@ from dataclasses import dataclass, field
 from lmsyz.engine import Plan
 from lmsyz.errors import CacheError, LmsyzError
 from lmsyz.events import ChunkDone, Observer, RowsFailed, RunFinished, emit
+from lmsyz.image_rows import chunks_within
 from lmsyz.judge import CANCELLED, Judge, Positions, Verdict
 from lmsyz.pricing import Pricer
 from lmsyz.providers.base import Call, Provider
+from lmsyz.providers.images import image_limits
 from lmsyz.ratelimit import Limiter
 from lmsyz.retry import RetryPolicy, Stopped
 from lmsyz.rows import Rows, chunk_positions
@@ -132,13 +133,14 @@ class LiveEngine:
         self._judge = Judge(
             chunk_size=options.chunk_size, n_workers=self._n_workers, patience_s=options.policy.max_time_s
         )
-        self._fresh = chunk_positions(
+        chunks = chunk_positions(
             rows,
             plan.ask,
             size=options.chunk_size,
             token_budget=options.token_budget,
             distinct_openings=task.verify,
         )
+        self._fresh = chunks_within(chunks, rows, image_limits(task.backend))
         self.limiter = Limiter(
             max_concurrency=options.max_workers,
             requests_per_minute=options.requests_per_minute,
@@ -323,7 +325,7 @@ class LiveEngine:
         reply, usage = exchange.reply, exchange.reply.usage
         return RequestRecord(
             body=exchange.body,
-            user=json.dumps(exchange.chunk.user, ensure_ascii=False),
+            user=exchange.user,
             reply=exchange.raw.text,
             form=str(exchange.form),
             outcome=exchange.settled.outcome,

@@ -79,6 +79,10 @@ def split_options(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str,
     extra = rest.get("extra_body") or {}
     if not isinstance(extra, Mapping):
         raise UsageError(f"extra_body= takes a dict of request fields, got {extra!r:.60}")
+    if "image_col" in rest:
+        raise UsageError(
+            "image_col= is for df.ie.extract, df.ie.batch, df.ie.stale and df.ie.panel; this call asks about texts"
+        )
     taken = sorted(RESERVED_OPTIONS & {*rest, *extra})
     if taken:
         raise UsageError(

@@ -21,6 +21,7 @@ from hashlib import sha256
 from typing import Any
 
 from lmsyz.errors import MalformedError
+from lmsyz.images import IMAGE_FIELD, Image
 
 __all__ = [
     "ID_FIELD",
@@ -62,26 +63,37 @@ class Rows:
         The user's row ids, None where rows are told apart by position and text.
     named_fields : bool
         Whether several columns were given, so that a text is an object of named fields.
+    images : sequence of Image or None, optional
+        Each row's image, None for a row without; None where the call names no column of images.
     """
 
     texts: Sequence[str | None]
     keys: Sequence[bytes]
     ids: Sequence[str] | None = None
     named_fields: bool = False
+    images: Sequence[Image | None] | None = None
 
     def __len__(self) -> int:
         return len(self.texts)
 
+    def has_image(self, position: int) -> bool:
+        """Whether a row has an image."""
+        return self.images is not None and self.images[position] is not None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chunk:
-    """The rows of one request: their positions, their ids on the wire, and the user message that holds them."""
+    """The rows of one request: their positions, their ids on the wire, and the user message that holds them.
+
+    ``images`` are the ids of the rows that have one, with it, in the order of their numbers.
+    """
 
     positions: tuple[int, ...]
     wire_ids: tuple[str, ...]
     openings: tuple[str, ...]
     user: str
     tokens: int
+    images: tuple[tuple[str, Image], ...] = ()
 
     def __len__(self) -> int:
         return len(self.positions)
@@ -98,8 +110,8 @@ class Alignment:
     foreign: tuple[str, ...]
 
 
-def text_key(text: str, *, occurrence: int = 0, named_fields: bool = False) -> bytes:
-    r"""Return the 16 bytes that stand for a text in the store (the head of its SHA-256).
+def text_key(text: str, *, occurrence: int = 0, named_fields: bool = False, image: str = "") -> bytes:
+    r"""Return the 16 bytes that stand for a text, and its image, in the store (the head of its SHA-256).
 
     Parameters
     ----------
@@ -109,6 +121,8 @@ def text_key(text: str, *, occurrence: int = 0, named_fields: bool = False) -> b
         0 for the first row with this text; k for its k-th repetition where repetitions are asked on their own.
     named_fields : bool
         Whether the text is the JSON of several named columns.
+    image : str
+        What the store calls the row's image (its SHA-256, or its web address); empty for none.
 
     Examples
     --------
@@ -119,6 +133,8 @@ def text_key(text: str, *, occurrence: int = 0, named_fields: bool = False) -> b
     if occurrence or named_fields:
         # The mark goes beside the text's digest and not into the text, which could hold it itself.
         digest = sha256(b"%d\0%d\0" % (occurrence, named_fields) + digest).digest()
+    if image:
+        digest = sha256(b"image\0" + image.encode() + b"\0" + digest).digest()
     return digest[:16]
 
 
@@ -180,15 +196,21 @@ def chunk_positions(
 def make_chunk(rows: Rows, positions: Sequence[int], *, verify: bool = True) -> Chunk:
     """Pack rows into one user message: a JSON array of ``{"input_id", "input_text"}`` objects.
 
-    Openings are drawn only with `verify`.
+    Openings are drawn only with `verify`. A row that has an image names it by its number, see :mod:`lmsyz.images`.
     """
     wire_ids = _wire_ids(rows, positions)
+    images: list[tuple[str, Image]] = []
     parts = []
     openings = []
     for position, wire_id in zip(positions, wire_ids, strict=True):
         text = rows.texts[position] or ""
         value = text if rows.named_fields else _dumps(text)
-        parts.append(f'{{"{ID_FIELD}":{_dumps(wire_id)},"{TEXT_FIELD}":{value}}}')
+        named = ""
+        if rows.images is not None and (image := rows.images[position]) is not None:
+            images.append((wire_id, image))
+            named = f',"{IMAGE_FIELD}":{len(images)}'
+            value = value if text else "null"
+        parts.append(f'{{"{ID_FIELD}":{_dumps(wire_id)},"{TEXT_FIELD}":{value}{named}}}')
         openings.append(_opening(text) if verify else "")
     user = "[" + ",".join(parts) + "]"
     return Chunk(
@@ -196,7 +218,8 @@ def make_chunk(rows: Rows, positions: Sequence[int], *, verify: bool = True) -> 
         wire_ids=wire_ids,
         openings=tuple(openings),
         user=user,
-        tokens=estimate_tokens(user),
+        tokens=estimate_tokens(user) + sum(image.tokens for _, image in images),
+        images=tuple(images),
     )
 
 

@@ -14,6 +14,7 @@ from lmsyz.cache import SqliteCache
 from lmsyz.errors import CacheError
 from lmsyz.frames import read_rows
 from lmsyz.place import read_task
+from lmsyz.providers.images import image_limits
 from lmsyz.rows import Rows
 from lmsyz.settings import load_settings
 from lmsyz.store import TaskRecord
@@ -31,6 +32,7 @@ PARTS = {
 # Arguments of extract that say how to ask and not what, so that a call can be looked at by changing its name alone.
 HOW_NOT_WHAT = frozenset({"chunk_size", "max_workers", "on_error", "progress", "background", "api_key"})
 NEW, TEXT_CHANGED, AFRESH = "new row", "text changed", "asked afresh"
+ROW_CHANGED = "text or image changed"
 
 
 def stale_rows(
@@ -50,6 +52,7 @@ def stale_rows(
     client: Any,
     request_options: Mapping[str, Any],
     fresh: bool = False,
+    image_col: Hashable | None = None,
 ) -> pd.DataFrame:
     """Return counts by action and reason; see :meth:`df.ie.stale`."""
     _, actions = row_actions(
@@ -58,6 +61,7 @@ def stale_rows(
         schema=schema,
         text_col=text_col,
         id_col=id_col,
+        image_col=image_col,
         backend=backend,
         model=model,
         cache_path=cache_path,
@@ -79,6 +83,7 @@ def row_actions(
     schema: Any = None,
     text_col: Hashable | Sequence[Hashable] = "text",
     id_col: Hashable | None = None,
+    image_col: Hashable | None = None,
     backend: str | None = None,
     model: str | None = None,
     cache_path: str | os.PathLike[str] | None = None,
@@ -92,7 +97,7 @@ def row_actions(
 ) -> tuple[Task, list[tuple[str, str]]]:
     """Return the task, and what a call of ``extract`` would do with each row and why, in the frame's order."""
     settings = load_settings()
-    _, task, _ = read_task(
+    place, task, _ = read_task(
         settings,
         prompt,
         schema=schema,
@@ -103,14 +108,16 @@ def row_actions(
         verify_rows=verify_rows,
         request_options={k: v for k, v in request_options.items() if k not in HOW_NOT_WHAT},
     )
-    rows = read_rows(df, text_col, id_col, dedupe=dedupe)
+    limits = image_limits(place.backend)
+    rows = read_rows(df, text_col, id_col, dedupe=dedupe, image_col=image_col, image_limits=limits)
     path = Path(settings.cache_path if cache_path is None else cache_path).expanduser()
     if fresh or not path.exists():
         reasons = [(AFRESH if fresh else NEW) if k else "" for k in rows.keys]
     else:
         reasons = _reasons(path, task, rows, ignore_prompt_hash)
+    skip = ("skip", "empty text" if image_col is None else "neither text nor image")
     return task, [
-        ("skip", "empty text") if not key else ("ask", reason) if reason else ("reuse", "same question")
+        skip if not key else ("ask", reason) if reason else ("reuse", "same question")
         for key, reason in zip(rows.keys, reasons, strict=True)
     ]
 
@@ -161,12 +168,13 @@ def _reasons(path: Path, task: Task, rows: Rows, ignore_prompt: bool) -> list[st
     reasons = []
     for i, key in enumerate(rows.keys):
         row_id = rows.ids[i] if rows.ids is not None else ""
-        if not key or key in stored or row_id in seed:
+        if not key or key in stored or (row_id in seed and not rows.has_image(i)):
             reasons.append("")
         elif key in others:
             reasons.append(_nearest(record, [tasks[t] for t in others[key] if t in tasks]))
         else:
-            reasons.append(TEXT_CHANGED if row_id in changed else NEW)
+            changes = TEXT_CHANGED if rows.images is None else ROW_CHANGED
+            reasons.append(changes if row_id in changed else NEW)
     return reasons
 
 

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from lmsyz.engine import Settled, settle
 from lmsyz.errors import LmsyzError, ProviderError, RateLimitError, UnavailableError, UnsupportedFormError
 from lmsyz.events import Observer, RequestRetried, RequestSent, emit
+from lmsyz.images import image_parts
 from lmsyz.judge import Positions
 from lmsyz.ladder import Ladder
-from lmsyz.providers.base import Call, Form, JsonObject, Provider, Raw, Reply, Usage, dump_body
+from lmsyz.providers.base import Call, Form, JsonObject, Provider, Raw, Reply, Usage, dump_body, dump_content
 from lmsyz.ratelimit import Limiter
 from lmsyz.ratelimit_headers import retry_after_s
 from lmsyz.retry import RetryEvent, RetryPolicy, Stopped, call_with_retry
@@ -28,11 +29,15 @@ __all__ = ["Asker", "Exchange", "Outcome"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exchange:
-    """A reply that came, was paid for, and was held against its rows."""
+    """A reply that came, was paid for, and was held against its rows.
+
+    ``body`` and ``user`` are as they are stored: as sent, but with references in place of images.
+    """
 
     chunk: Chunk
     form: Form
     body: str
+    user: str
     raw: Raw
     reply: Reply
     settled: Settled
@@ -112,7 +117,7 @@ class Asker:
                     raise
 
     def _exchange_as(self, chunk: Chunk, form: Form) -> Exchange:
-        body = self._provider.build(self._task, chunk.user, form)
+        body = self._provider.build(self._task, chunk.user, form, image_parts(chunk.images))
         attempts = itertools.count()
         queued_s = 0.0
 
@@ -137,10 +142,12 @@ class Asker:
             self._ladder.unreadable(form)
         if settled.readable:
             self._limiter.open()
+        stored = image_parts(chunk.images, as_stored=True)
         return Exchange(
             chunk=chunk,
             form=form,
-            body=dump_body(body),
+            body=dump_body(self._provider.build(self._task, chunk.user, form, stored) if stored else body),
+            user=dump_content(self._provider.content(chunk.user, stored)),
             raw=raw,
             reply=reply,
             settled=settled,

@@ -17,6 +17,7 @@ from typing import Any
 import pandas as pd
 import pytest
 from click.testing import CliRunner, Result
+from image_files import saved, sha
 
 from lmsyz.cli import main
 from lmsyz.csv_guard import guarded_frame
@@ -269,6 +270,21 @@ def test_an_interrupt_keeps_what_is_done_and_writes_no_file(sandbox_default: Any
     assert result.exit_code == 0, result.stderr
     assert len(read("out.csv")) == 60
     assert sandbox_default.stats()["n_rows"] - before <= 57
+
+
+def test_a_column_of_images_is_asked_about_beside_the_text(sandbox_default: Any, run: Command, tmp_path: Path) -> None:
+    paths = saved(tmp_path, 3)
+    df = pd.DataFrame({"text": list("abcd"), "photo": [*map(str, paths), None]})
+    df.to_csv("in.csv", index=False)
+    asked = ("--prompt", "Give the digest.", "--schema", '{"digest": "str"}', "--image-col", "photo")
+    result = run("--out", "out.csv", asked=asked)
+    assert result.exit_code == 0, result.stderr
+    assert read("out.csv")["digest"].tolist() == [sha(text.encode())[:16] for text in "abcd"]
+    assert "same question" in run("--dry-run", asked=asked).stderr
+    paths[1].write_bytes(b"no image")
+    result = run("--dry-run", asked=asked)
+    assert result.exit_code == 2
+    assert "row 1: " in result.stderr
 
 
 def test_help_loads_neither_an_sdk_nor_a_widget() -> None:

@@ -43,7 +43,8 @@ PROMISED = {
     "sandbox",
 }
 ARGUMENTS = [
-    *("prompt", "schema", "text_col", "id_col", "backend", "model", "chunk_size", "max_workers", "cache_path", "fresh"),
+    *("prompt", "schema", "text_col", "id_col", "image_col", "backend", "model", "chunk_size", "max_workers"),
+    *("cache_path", "fresh"),
     *("ignore_prompt_hash", "on_error", "dedupe", "verify_rows", "api_key", "base_url", "client", "progress"),
     *("background", "request_options"),
 ]

@@ -195,7 +195,10 @@ USER = {"role": "user", "content": "x"}
         ({"messages": [USER | {"name": "x"}]}, "messages.0.name: Extra inputs are not permitted"),
         ({"messages": [USER | {"content": ""}]}, "messages.0: all messages must have non-empty content"),
         ({"messages": [USER | {"content": [{"type": "text", "text": " "}]}]}, "text content blocks must be non-empty"),
-        ({"messages": [USER | {"content": [{"type": "image", "source": {}}]}]}, "reads text only"),
+        (
+            {"messages": [USER | {"content": [{"type": "image", "source": {}}]}]},
+            "messages.0.content.0.source.type: Field required",
+        ),
         ({"messages": [USER, {"role": "assistant", "content": "a "}]}, "trailing whitespace"),
         ({"system": [{"type": "text", "text": "x", "ttl": 1}]}, "system.0.ttl: Extra inputs"),
         ({"system": [{"type": "text", "text": "x", "cache_control": {"type": "x"}}]}, "Input should be 'ephemeral'"),

@@ -259,9 +259,9 @@ def schema_format(**about: Any) -> dict[str, Any]:
         ({"messages": [USER | {"content": [{"type": "text"}]}]}, "messages[0].content[0].text", None, "Missing"),
         (
             {"messages": [USER | {"content": [{"type": "image_url", "image_url": {"url": "x"}}]}]},
-            "messages[0].content[0].type",
-            "invalid_value",
-            "reads text only",
+            "messages[0].content[0].image_url.url",
+            "invalid_image_url",
+            "unsupported scheme",
         ),
         ({"model": 5}, "model", "invalid_type", "expected a string, but got an integer"),
         ({"temperature": "hot"}, "temperature", "invalid_type", "expected a decimal"),

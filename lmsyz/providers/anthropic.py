@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
+from lmsyz.images import ImagePart
 from lmsyz.providers.anthropic_faults import error_of, status_of_type
 from lmsyz.providers.base import (
     Call,
@@ -68,7 +70,7 @@ class AnthropicProvider:
             forms.append(Form.TOOL)
         return (*forms, Form.TEXT)
 
-    def build(self, task: Task, user: str, form: Form) -> JsonObject:
+    def build(self, task: Task, user: str, form: Form, images: Sequence[ImagePart] = ()) -> JsonObject:
         """Return the request body for one user message."""
         options = body_options(task.options)
         check_options(task.model, options, self.quirks)
@@ -80,7 +82,7 @@ class AnthropicProvider:
             "model": task.model,
             "max_tokens": options.pop("max_tokens", self.quirks.usual_max_tokens),
             "system": [system],
-            "messages": [{"role": "user", "content": user}],
+            "messages": [{"role": "user", "content": self.content(user, images)}],
         }
         if form is Form.SCHEMA:
             wanted = {"type": "json_schema", "schema": self._envelope(task)}
@@ -90,6 +92,17 @@ class AnthropicProvider:
             body["tools"] = [tool | {"input_schema": self._envelope(task)}]
             body["tool_choice"] = {"type": "tool", "name": TOOL_NAME, "disable_parallel_tool_use": True}
         return body | options
+
+    def content(self, user: str, images: Sequence[ImagePart]) -> str | list[JsonObject]:
+        """Return the content of the user message: each image after its label, then the text."""
+        if not images:
+            return user
+        parts: list[JsonObject] = []
+        for image in images:
+            inline = {"type": "base64", "media_type": image.media_type, "data": image.data}
+            parts.append({"type": "text", "text": image.label})
+            parts.append({"type": "image", "source": {"type": "url", "url": image.url} if image.url else inline})
+        return [*parts, {"type": "text", "text": user}]
 
     def parse(self, text: str) -> Reply:
         """Read a reply body."""

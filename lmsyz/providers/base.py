@@ -8,12 +8,13 @@ once, by status and code (:mod:`lmsyz.providers.faults`), so that nothing above 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
 
 from lmsyz.errors import UsageError
+from lmsyz.images import ImagePart
 from lmsyz.task import Task
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "body_options",
     "call_options",
     "dump_body",
+    "dump_content",
 ]
 
 CALL_OPTIONS = ("extra_headers", "extra_query", "extra_body", "timeout")
@@ -115,8 +117,14 @@ class Provider(Protocol):
     def forms(self, task: Task) -> tuple[Form, ...]:
         """Return the ways to ask for structured output, best first. Pure."""
 
-    def build(self, task: Task, user: str, form: Form) -> JsonObject:
+    def build(self, task: Task, user: str, form: Form, images: Sequence[ImagePart] = ()) -> JsonObject:
         """Return the request body for one user message. Pure."""
+
+    def content(self, user: str, images: Sequence[ImagePart]) -> str | list[JsonObject]:
+        """Return the content of the user message as it stands in the body: each image after its label, then the text.
+
+        Without images it is the text alone. Pure.
+        """
 
     def parse(self, text: str) -> Reply:
         """Read a reply body. Pure. Raises our errors for a 200 that is no reply."""
@@ -169,6 +177,11 @@ def body_options(options: Mapping[str, Any]) -> JsonObject:
 def dump_body(body: Mapping[str, Any]) -> str:
     """Return a body's JSON text exactly as both SDKs write it on the wire."""
     return json.dumps(body, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
+
+def dump_content(content: str | list[JsonObject]) -> str:
+    """Return a user message's JSON text exactly as it stands in a body."""
+    return json.dumps(content, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 
 def as_int(value: object) -> int | None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+from lmsyz.images import ImagePart
 from lmsyz.providers.base import Call, Form, JsonObject, Raw, Reply, body_options
 from lmsyz.providers.faults import Fault, error_object, loads_reply
 from lmsyz.providers.models import OUTPUT_LIMITS, Quirks, check_options
@@ -52,13 +54,28 @@ class OpenAIProvider:
             return (Form.SCHEMA, Form.OBJECT, Form.TEXT)
         return (Form.SCHEMA, Form.TOOL, Form.OBJECT, Form.TEXT)
 
-    def build(self, task: Task, user: str, form: Form) -> JsonObject:
+    def build(self, task: Task, user: str, form: Form, images: Sequence[ImagePart] = ()) -> JsonObject:
         """Return the request body for one user message."""
         options = body_options(task.options)
         check_options(task.model, options, self.quirks)
         if self.api == "responses":
-            return _build_responses(task, user, form, options)
-        return _build_chat(task, user, form, options, self.quirks)
+            return _build_responses(task, self.content(user, images), form, options)
+        return _build_chat(task, self.content(user, images), form, options, self.quirks)
+
+    def content(self, user: str, images: Sequence[ImagePart]) -> str | list[JsonObject]:
+        """Return the content of the user message: each image after its label, then the text."""
+        if not images:
+            return user
+        text = "input_text" if self.api == "responses" else "text"
+        parts: list[JsonObject] = []
+        for image in images:
+            url = image.url or f"data:{image.media_type};base64,{image.data}"
+            parts.append({"type": text, "text": image.label})
+            if self.api == "responses":
+                parts.append({"type": "input_image", "image_url": url, "detail": "auto"})
+            else:
+                parts.append({"type": "image_url", "image_url": {"url": url}})
+        return [*parts, {"type": text, "text": user}]
 
     def parse(self, text: str) -> Reply:
         """Read a reply body."""
@@ -80,7 +97,9 @@ class OpenAIProvider:
             self.client.close()
 
 
-def _build_chat(task: Task, user: str, form: Form, options: JsonObject, quirks: Quirks) -> JsonObject:
+def _build_chat(
+    task: Task, user: str | list[JsonObject], form: Form, options: JsonObject, quirks: Quirks
+) -> JsonObject:
     body: JsonObject = {
         "model": task.model,
         "messages": [{"role": "system", "content": task.system}, {"role": "user", "content": user}],
@@ -99,9 +118,11 @@ def _build_chat(task: Task, user: str, form: Form, options: JsonObject, quirks: 
     return body | options
 
 
-def _build_responses(task: Task, user: str, form: Form, options: JsonObject) -> JsonObject:
+def _build_responses(task: Task, user: str | list[JsonObject], form: Form, options: JsonObject) -> JsonObject:
     # store defaults to true there, for 30 days and more; texts are not ours to leave behind.
     body: JsonObject = {"model": task.model, "instructions": task.system, "input": user, "store": False}
+    if not isinstance(user, str):
+        body["input"] = [{"role": "user", "content": user}]
     text: JsonObject = {}
     if form is Form.SCHEMA:
         text["format"] = {"type": "json_schema", "name": SCHEMA_NAME, "strict": True, "schema": _envelope(task)}

@@ -47,7 +47,7 @@ UNKNOWN_MODEL = re.compile(
 )
 UNKNOWN_MODEL_CODES = {"model_not_found", "deploymentnotfound"}
 KEY_WORDS = re.compile(r"(?i)api[ _-]?key")  # Gemini answers 400 to a bad one
-ROW_PARAMS = ("messages", "input", "instructions")
+ROW_PARAMS = ("messages", "input", "instructions", "url", "image_url")  # url: an image that cannot be fetched
 PERMANENT_CODES = {"unsupported_parameter", "unsupported_value", "unknown_parameter"}
 
 

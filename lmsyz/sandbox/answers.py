@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
+from lmsyz.sandbox.images import Seen, picture_of_row
 from lmsyz.sandbox.rules import NOTHING, Rule, compile_rule
 from lmsyz.sandbox.text import Text, text_of
 
@@ -61,9 +62,10 @@ class Answer:
     prose: str = ""
 
 
-def read_rows(user: str) -> list[Row]:
-    """Return the rows of a user message; none where it is not in rows form."""
-    start = user.find("[")
+def read_rows(user: str, seen: Sequence[Seen] = ()) -> list[Row]:
+    """Return the rows of a user message, with the images of the message; none where it is not in rows form."""
+    # What names images stands before the rows, and an id in it may hold a bracket.
+    start = user.rfind(f'[{{"{ID}"') if seen else user.find("[")
     if start < 0 or f'"{ID}"' not in user:
         return []
     try:
@@ -72,7 +74,7 @@ def read_rows(user: str) -> list[Row]:
         return []
     if not value or not all(isinstance(r, dict) and ID in r and TEXT in r for r in value):
         return []
-    return [Row(id=r[ID], text=text_of(r[TEXT])) for r in value]
+    return [Row(id=r[ID], text=text_of(r[TEXT], picture_of_row(r, r[ID], seen))) for r in value]
 
 
 def answer(

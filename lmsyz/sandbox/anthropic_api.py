@@ -11,6 +11,7 @@ from typing import Any
 from lmsyz.sandbox import anthropic_common as common
 from lmsyz.sandbox.anthropic_shapes import BODY, COUNT_BODY
 from lmsyz.sandbox.faults import Draws
+from lmsyz.sandbox.images import anthropic_pictures, tokens_of_pictures
 from lmsyz.sandbox.shapes import Shape
 from lmsyz.sandbox.strict import anthropic_fault, draft_fault
 from lmsyz.sandbox.wire import (
@@ -58,6 +59,7 @@ class AnthropicMessages:
         model = common.model_of(body)
         _check_support(body)
         _check_messages(body, model)
+        seen = anthropic_pictures(body["messages"])
         system = common.text_in(body.get("system"))
         user = next((common.text_in(m["content"]) for m in reversed(body["messages"]) if m["role"] == "user"), "")
         form, schema, tool = _form_of(body, model)
@@ -74,10 +76,11 @@ class AnthropicMessages:
             tool=tool,
             max_tokens=body.get("max_tokens"),
             thinking_tokens=THINKING_TOKENS if _thinks(body, model) else 0,
-            input_tokens=_input_tokens(body, system),
+            input_tokens=_input_tokens(body, system) + tokens_of_pictures(seen),
             cacheable=_cacheable(body, model),
             stop_sequences=tuple(body.get("stop_sequences") or ()),
             prefill=common.text_in(last["content"]).rstrip() if last["role"] == "assistant" else "",
+            seen=seen,
         )
 
     def reply(self, ask: Ask, outcome: Outcome, draws: Draws) -> JsonObject:
@@ -154,8 +157,10 @@ def _check_support(body: JsonObject) -> None:
         raise common.error(400, said)
     for i, message in enumerate(body["messages"]):
         for j, block in enumerate(message["content"] if isinstance(message["content"], list) else ()):
-            if block["type"] in ("image", "document", "search_result", "container_upload"):
-                raise common.error(400, f"messages.{i}.content.{j}: the sandbox reads text only, not {block['type']}")
+            if block["type"] in ("document", "search_result", "container_upload"):
+                raise common.error(
+                    400, f"messages.{i}.content.{j}: the sandbox reads text and images, not {block['type']}"
+                )
             if block["type"] == "text" and not block["text"].strip():
                 raise common.error(400, "messages: text content blocks must be non-empty")
 

@@ -62,7 +62,7 @@ def model_object(model: Model, created: int) -> JsonObject:
         "code_execution": no,
         "context_management": no,
         "effort": yes | efforts,
-        "image_input": no,
+        "image_input": yes,
         "pdf_input": no,
         "server_tools": no | {"code_execution": no, "web_search": no},
         "structured_outputs": yes,

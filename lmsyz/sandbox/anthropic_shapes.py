@@ -24,6 +24,11 @@ SAMPLING = {"temperature": number(0, 1), "top_p": number(0, 1), "top_k": integer
 _CACHE = maybe(obj("type", type=literal("ephemeral"), ttl=literal("5m", "1h")))
 _TEXT_BLOCK = obj("type text", type=ANY, text=string(), cache_control=_CACHE, citations=ANY)
 _OPEN = mapping(required="type")
+_MEDIA = literal("image/jpeg", "image/png", "image/gif", "image/webp")
+_IMAGE_SOURCES = {
+    "base64": obj("type media_type data", type=ANY, media_type=_MEDIA, data=string()),
+    "url": obj("type url", type=ANY, url=string()),
+}
 _BLOCKS = {
     "text": _TEXT_BLOCK,
     "tool_use": obj(
@@ -45,7 +50,9 @@ _BLOCKS = {
     ),
     "thinking": obj("type thinking signature", type=ANY, thinking=string(), signature=string()),
     "redacted_thinking": obj("type data", type=ANY, data=string()),
-    "image": _OPEN,
+    "image": obj(
+        "type source", type=ANY, source=tagged("type", _IMAGE_SOURCES), cache_control=_CACHE, transformations=ANY
+    ),
     "document": _OPEN,
     "search_result": _OPEN,
     "container_upload": _OPEN,

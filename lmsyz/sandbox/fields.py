@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lmsyz.sandbox import cues, tone
-from lmsyz.sandbox.text import Text
+from lmsyz.sandbox.text import Picture, Text
 from lmsyz.sandbox.words import COUNTRIES, LANGUAGES, STOP
 
 __all__ = ["Node", "Reader", "name_tokens", "reader_of", "singular"]
@@ -115,6 +115,14 @@ def _of_text(measure: Callable[[Text], Sequence[str]]) -> Read:
     return lambda text, kind, _node: _strings(measure(text), kind)
 
 
+def _of_picture(measure: Callable[[Picture], int]) -> Read:
+    def read(text: Text, kind: str, _node: Node) -> Sequence[Any]:
+        size = measure(text.picture) if text.picture is not None else 0
+        return [size] if size and kind in ("integer", "number") else ()
+
+    return read
+
+
 def _keywords(text: Text) -> list[str]:
     counts = Counter(w for w in text.words if len(w) >= 4 and w not in STOP and not w.isdigit())
     return [word for word, _ in counts.most_common(5)]
@@ -178,6 +186,11 @@ _TABLE: tuple[tuple[str, Reader], ...] = (
 )
 _BY_WORD = {word: reader for words, reader in _TABLE for word in words.split()}
 _BY_NAME = {
+    "image_sha256": Reader("image digest", _of_text(lambda t: [t.picture.sha256] if t.picture else []), False),
+    "image_type": Reader("image type", _of_text(lambda t: [t.picture.media_type] if t.picture else []), False),
+    "image_width": Reader("image width", _of_picture(lambda p: p.width), False),
+    "image_height": Reader("image height", _of_picture(lambda p: p.height), False),
+    "image_bytes": Reader("image bytes", _of_picture(lambda p: p.n_bytes), False),
     "input_text": _BY_WORD["verbatim"],
     "input_opening": _BY_WORD["opening"],
     "text": _BY_WORD["verbatim"],

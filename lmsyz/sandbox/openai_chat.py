@@ -8,6 +8,7 @@ from typing import Any
 
 from lmsyz.sandbox import openai_common as common
 from lmsyz.sandbox.faults import Draws
+from lmsyz.sandbox.images import openai_pictures, tokens_of_pictures
 from lmsyz.sandbox.openai_shapes import CHAT_BODY
 from lmsyz.sandbox.strict import draft_fault, openai_fault
 from lmsyz.sandbox.wire import THINKING_TOKENS, ApiError, Ask, JsonObject, LimitState, Model, Outcome, tokens_of
@@ -40,6 +41,7 @@ class OpenAIChat:
         _check_support(body)
         if model.reasoning:
             _check_reasoning(body, model)
+        seen = openai_pictures(body["messages"], "messages")
         system, user, said = _texts(body["messages"])
         form, schema, tool = _form_of(body, said)
         output = body.get("max_completion_tokens") or body.get("max_tokens")
@@ -55,10 +57,12 @@ class OpenAIChat:
             max_tokens=output,
             thinking_tokens=THINKING_TOKENS if model.reasoning and body.get("reasoning_effort") != "none" else 0,
             input_tokens=tokens_of(said)
+            + tokens_of_pictures(seen)
             + 4 * len(body["messages"])
             + common.extra_tokens(body, "response_format", "tools"),
             cacheable=common.cacheable(model, system),
             stop_sequences=(stops,) if isinstance(stops, str) else tuple(stops),
+            seen=seen,
         )
 
     def reply(self, ask: Ask, outcome: Outcome, draws: Draws) -> JsonObject:
@@ -115,8 +119,8 @@ def _check_support(body: JsonObject) -> None:
             raise common.error(400, f"The sandbox does not support '{name}'.", param=name, code="unsupported_parameter")
     for i, message in enumerate(body["messages"]):
         for j, part in enumerate(message["content"] if isinstance(message.get("content"), list) else ()):
-            if part["type"] not in ("text", "refusal"):
-                said = f"Invalid content type. {part['type']} is not supported by the sandbox, which reads text only."
+            if part["type"] not in ("text", "refusal", "image_url"):
+                said = f"Invalid content type. {part['type']} is not supported by the sandbox."
                 raise common.error(400, said, param=f"messages[{i}].content[{j}].type", code="invalid_value")
     if body.get("max_tokens") is not None and body.get("max_completion_tokens") is not None:
         said = "Setting 'max_tokens' and 'max_completion_tokens' at the same time is not supported."

@@ -8,6 +8,7 @@ from typing import Any
 
 from lmsyz.sandbox import openai_common as common
 from lmsyz.sandbox.faults import Draws
+from lmsyz.sandbox.images import openai_pictures, tokens_of_pictures
 from lmsyz.sandbox.openai_shapes import RESPONSES_BODY
 from lmsyz.sandbox.strict import draft_fault, openai_fault
 from lmsyz.sandbox.wire import THINKING_TOKENS, ApiError, Ask, JsonObject, LimitState, Outcome, tokens_of
@@ -39,6 +40,7 @@ class OpenAIResponses:
                 if body.get(name) is not None:
                     raise common.unsupported(model, name)
         messages = [{"role": "user", "content": body["input"]}] if isinstance(body["input"], str) else body["input"]
+        seen = openai_pictures(messages, "input")
         texts = [(m["role"], common.text_in(m["content"])) for m in messages]
         instructions = body.get("instructions") or ""
         system = "\n\n".join([instructions, *(t for role, t in texts if role in ("system", "developer"))]).strip()
@@ -55,8 +57,12 @@ class OpenAIResponses:
             tool=tool,
             max_tokens=body.get("max_output_tokens"),
             thinking_tokens=THINKING_TOKENS if model.reasoning and effort != "none" else 0,
-            input_tokens=tokens_of(instructions + said) + 4 * len(texts) + common.extra_tokens(body, "text", "tools"),
+            input_tokens=tokens_of(instructions + said)
+            + tokens_of_pictures(seen)
+            + 4 * len(texts)
+            + common.extra_tokens(body, "text", "tools"),
             cacheable=common.cacheable(model, system),
+            seen=seen,
         )
 
     def reply(self, ask: Ask, outcome: Outcome, draws: Draws) -> JsonObject:
@@ -126,8 +132,8 @@ def _check_support(body: JsonObject) -> None:
             raise common.error(400, f"The sandbox does not support '{name}'.", param=name, code="unsupported_parameter")
     for i, message in enumerate(body["input"] if isinstance(body["input"], list) else ()):
         for j, part in enumerate(message["content"] if isinstance(message["content"], list) else ()):
-            if part["type"] not in ("input_text", "output_text", "refusal"):
-                said = f"Invalid content type. {part['type']} is not supported by the sandbox, which reads text only."
+            if part["type"] not in ("input_text", "output_text", "refusal", "input_image"):
+                said = f"Invalid content type. {part['type']} is not supported by the sandbox."
                 raise common.error(400, said, param=f"input[{i}].content[{j}].type", code="invalid_value")
 
 

@@ -23,9 +23,15 @@ _NAME_PATTERN = "[a-zA-Z0-9_-]+"
 _EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 _BREAKPOINT = obj("mode", mode=literal("explicit"), ttl=literal("30m", "12h"))
 _TEXT_PART = obj("type text", type=ANY, text=string(), prompt_cache_breakpoint=_BREAKPOINT)
+_DETAIL = literal("auto", "low", "high", "original")
 _PARTS = {
     "text": _TEXT_PART,
-    "image_url": mapping(required="type"),
+    "image_url": obj(
+        "type image_url",
+        type=ANY,
+        image_url=obj("url", url=string(), detail=_DETAIL),
+        prompt_cache_breakpoint=_BREAKPOINT,
+    ),
     "input_audio": mapping(required="type"),
     "file": mapping(required="type"),
 }
@@ -141,7 +147,14 @@ _RESPONSES_PARTS = {
     "input_text": _RESPONSES_PART,
     "output_text": _RESPONSES_PART,
     "refusal": _REFUSAL,
-    "input_image": mapping(required="type"),
+    "input_image": obj(
+        "type",
+        type=ANY,
+        detail=_DETAIL,
+        file_id=maybe(string()),
+        image_url=maybe(string()),
+        prompt_cache_breakpoint=_BREAKPOINT,
+    ),
     "input_file": mapping(required="type"),
     "input_audio": mapping(required="type"),
 }

@@ -62,7 +62,7 @@ def cache_told(ask: Ask, outcome: Outcome, is_cached: Callable[[str], bool]) -> 
 
 def reply_to(ask: Ask, faults: Faults, draws: Draws, seed: int) -> Replied:
     """Answer a question by the rules, then let its faults fall."""
-    rows = read_rows(ask.user)
+    rows = read_rows(ask.user, ask.seen)
     asked = rows or [Row(id="", text=Text(ask.user))]
     if any(refuses(seed, row.text.raw, faults.refused) for row in asked):
         return Replied(outcome=_refused(ask, REFUSAL), rows=asked, faults=("refused",))

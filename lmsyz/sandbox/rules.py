@@ -18,7 +18,10 @@ The same text always gets the same answer. A field is answered by the first of t
   ==============================================  ===================================================================
   digest, sha256                                  first 16 hex digits of SHA-256 over the text exactly as received
                                                   (named fields: over their JSON with ", " and ": ")
-  input_opening                                   first 8 words
+  image_sha256, image_type                        of the row's image: SHA-256 in hex over its bytes (over its address,
+                                                  where it has one: nothing is fetched), ``image/png`` and the like
+  image_width, image_height, image_bytes          of the row's image: pixels as its header has them (PNG, GIF); bytes
+  input_opening                                   first 8 words; ``(no text)`` for an image alone
   sentiment, tone, polarity, score, rating        word, compound score, or that score on the schema's own scale
   amount, price, cost, revenue, ...               money: as written for a string, in full units for a number
   currency                                        ISO code

@@ -5,19 +5,31 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any
 
 from lmsyz.sandbox import cues
 from lmsyz.sandbox import tone as tones
 
-__all__ = ["Text", "text_of"]
+__all__ = ["Picture", "Text", "text_of"]
 
 OPENING_WORDS = 8
 READ_CHARACTERS = 20_000  # what rules look at; a digest is always of the whole text
 _SENTENCE = re.compile(r"(?<=[.!?…])[\"”’')\]]*\s+(?=[\"“‘'(\[]?[A-Z0-9À-Þ])|\n+")
 _ABBREVIATION = re.compile(r"(?:\b(?:[A-Z]|Mr|Mrs|Ms|Dr|Prof|St|Inc|Corp|Ltd|Co|No|vs|approx|U\.S|U\.K)\.)$")
 _WORD = re.compile(r"[^\W_]+(?:['’\-][^\W_]+)*")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Picture:
+    """What can be told of a row's image: its digest in hex (of its web address, for one that was not fetched)."""
+
+    sha256: str
+    media_type: str = ""
+    width: int = 0
+    height: int = 0
+    n_bytes: int = 0
 
 
 class Text:
@@ -29,10 +41,13 @@ class Text:
         The text exactly as received; for named fields the JSON of their object.
     fields : mapping, optional
         The named fields, where the row came with several.
+    picture : Picture, optional
+        The row's image.
     """
 
-    def __init__(self, raw: str, fields: dict[str, Any] | None = None) -> None:
+    def __init__(self, raw: str, fields: dict[str, Any] | None = None, picture: Picture | None = None) -> None:
         self.raw = raw
+        self.picture = picture
         self.fields = fields or {}
         joined = "\n".join(str(v) for v in fields.values() if v is not None) if fields else raw
         self.string = joined[:READ_CHARACTERS]
@@ -44,8 +59,8 @@ class Text:
 
     @cached_property
     def opening(self) -> str:
-        """The first words, one space between them."""
-        return " ".join(self.string.split()[:OPENING_WORDS])
+        """The first words, one space between them; of an image alone, that there are none."""
+        return " ".join(self.string.split()[:OPENING_WORDS]) or ("(no text)" if self.picture else "")
 
     @cached_property
     def lower(self) -> str:
@@ -122,8 +137,11 @@ def _plain(raw: str) -> Text:
     return Text(raw)
 
 
-def text_of(value: Any) -> Text:
-    """Return the text of a row's ``input_text``: a string, or an object of named fields."""
+def text_of(value: Any, picture: Picture | None = None) -> Text:
+    """Return the text of a row's ``input_text``: a string, an object of named fields, or null beside an image."""
+    if picture is not None:
+        raw = value if isinstance(value, str) else "" if value is None else json.dumps(value, ensure_ascii=False)
+        return Text(raw, value if isinstance(value, dict) else None, picture)
     if isinstance(value, str):
         return _plain(value)
     raw = json.dumps(value, ensure_ascii=False)

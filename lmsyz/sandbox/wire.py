@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from lmsyz.sandbox.faults import Draws
+
+if TYPE_CHECKING:
+    from lmsyz.sandbox.images import Seen
 
 __all__ = [
     "LABEL",
@@ -107,6 +110,8 @@ class Ask:
         Texts at which the reply ends.
     prefill : str
         The beginning of the reply, where the request gives it.
+    seen : tuple of Seen
+        The images of the last user message.
     """
 
     body: JsonObject
@@ -122,6 +127,7 @@ class Ask:
     cacheable: tuple[str, int] | None = None
     stop_sequences: tuple[str, ...] = ()
     prefill: str = ""
+    seen: tuple[Seen, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
