@@ -24,6 +24,7 @@ from typing import IO, Any
 
 from lmsyz.batch_ledger import Ledger, Part, flush_folder, write_private
 from lmsyz.errors import BatchError
+from lmsyz.long_rows import long_from_json, long_to_json
 from lmsyz.providers.base import Form, Provider, dump_body
 from lmsyz.providers.batches import Batches, BatchLimits
 from lmsyz.rows import TEXT_FIELD, Chunk, Rows, make_chunk
@@ -347,6 +348,8 @@ class FrameFile:
         new = self._path.with_name(self._path.name + ".new")
         with open(os.open(new, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600), "wb") as file:
             head = {"n": len(rows), "ids": rows.ids is not None, "named": rows.named_fields, "index": dict(index)}
+            if rows.long:
+                head["long"] = long_to_json(rows.long)
             file.write(json.dumps(head).encode() + b"\n")
             for start in range(0, len(rows), ROWS_A_LINE):
                 part = slice(start, start + ROWS_A_LINE)
@@ -373,7 +376,7 @@ class FrameFile:
                 for level, more in zip(labels, line["labels"], strict=True):
                     level += more
         rows = Rows(texts=[None] * len(keys), keys=keys, ids=ids if head["ids"] else None, named_fields=head["named"])
-        return rows, head["index"], labels
+        return long_from_json(rows, head["long"]) if "long" in head else rows, head["index"], labels
 
 
 def _custom_id(job_id: str, n: int, keys: Sequence[bytes]) -> str:

@@ -19,6 +19,8 @@ from lmsyz.errors import MissingKeyError, UsageError
 from lmsyz.extract import check_size
 from lmsyz.frame_index import index_as_json
 from lmsyz.frames import read_rows
+from lmsyz.long_rows import parts_words, refusals
+from lmsyz.long_texts import read_long_texts
 from lmsyz.place import Place, read_task
 from lmsyz.providers import missing_key_message
 from lmsyz.rows import Rows
@@ -73,7 +75,7 @@ def submit_batch(
     options = request_options or {}
     _refuse_live_arguments(options)
     settings = load_settings()
-    place, task, _ = read_task(
+    place, task, own = read_task(
         settings,
         prompt,
         schema=schema,
@@ -87,7 +89,8 @@ def submit_batch(
     )
     size = check_size(chunk_size, "chunk_size", settings.chunk_size)
     requests_a_part = check_size(max_requests_per_batch, "max_requests_per_batch", REQUESTS_A_PART)
-    rows = read_rows(df, text_col, id_col, dedupe=dedupe)
+    long_texts = read_long_texts(own, settings, place)
+    rows = long_texts.applied(read_rows(df, text_col, id_col, dedupe=dedupe), task, place, dedupe=dedupe)
     if not len(df):
         raise UsageError("the frame has no rows, so there is nothing to submit")
     name = check_job_id(job_id) if job_id is not None else task.fingerprint[:ID_DIGITS]
@@ -134,13 +137,16 @@ def _plan_parts(
     with SqliteCache(ledger.cache_path) as cache:
         planned = plan(cache, connection.task, rows, fresh=fresh, ignore_prompt=ignore)
     sent = keys_of(ledger, only_open=fresh or failed_too)
-    planned.ask = [p for p in planned.ask if rows.keys[p] not in sent]
-    _refuse_what_is_on_its_way(ledger, {rows.keys[p] for p in planned.ask})
+    asked = rows.asked
+    planned.ask = [p for p in planned.ask if asked.keys[p] not in sent]
+    _refuse_what_is_on_its_way(ledger, {asked.keys[p] for p in planned.ask})
     ledger.ignore_prompt = ignore
     FrameFile(ledger).write(rows, *index_as_json(index))
     ledger.n_rows = len(rows)
+    ledger.in_parts = parts_words(rows)
+    ledger.n_too_long = sum(map(len, refusals(rows, planned.answers).values()))
     ledger.save()
-    add_parts(ledger, connection, planned, rows, requests_a_part=requests_a_part)
+    add_parts(ledger, connection, planned, asked, requests_a_part=requests_a_part)
 
 
 def _refuse_what_is_on_its_way(ledger: Ledger, keys: set[bytes]) -> None:
