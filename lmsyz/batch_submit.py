@@ -24,7 +24,7 @@ from lmsyz.long_texts import read_long_texts
 from lmsyz.place import Place, read_task
 from lmsyz.providers import missing_key_message
 from lmsyz.rows import Rows
-from lmsyz.settings import Settings, load_settings
+from lmsyz.settings import load_settings
 from lmsyz.staleness import differences
 from lmsyz.task import Task
 
@@ -99,7 +99,8 @@ def submit_batch(
     if not place.has_key:
         raise MissingKeyError(missing_key_message(place.backend))
     connection = connected(task, place, timeout_s=settings.timeout)
-    new = _new_ledger(folder, task, place, settings, store=store, chunk_size=size)
+    budget = long_texts.token_budget(settings.chunk_tokens, task, place)
+    new = _new_ledger(folder, task, place, store=store, chunk_size=size, token_budget=budget)
     how = {"requests_a_part": requests_a_part, "fresh": fresh, "ignore": ignore_prompt_hash}
     _put_down(new, connection, rows, df.index, send=send, **how)
     show = settings.progress if progress is None else progress
@@ -193,7 +194,7 @@ def _draft_of(new: Ledger) -> Ledger:
     return ledger
 
 
-def _new_ledger(folder: Path, task: Task, place: Place, settings: Settings, *, store: Path, chunk_size: int) -> Ledger:
+def _new_ledger(folder: Path, task: Task, place: Place, *, store: Path, chunk_size: int, token_budget: int) -> Ledger:
     model = task.schema.model if task.schema else None
     return Ledger(
         folder=folder,
@@ -203,7 +204,7 @@ def _new_ledger(folder: Path, task: Task, place: Place, settings: Settings, *, s
         base_url="" if place.endpoint == "sandbox" else _without_secrets(place.base_url or ""),
         cache_path=str(store),
         chunk_size=chunk_size,
-        token_budget=settings.chunk_tokens,
+        token_budget=token_budget,
         quirks=dict(place.quirks),
         verify=task.verify,
         own_client=place.client is not None,

@@ -84,14 +84,14 @@ def make_run(
         verify_rows=verify_rows,
         request_options=request_options or {},
     )
+    long_texts = read_long_texts(own, settings, place)
     live_options = LiveOptions(
         chunk_size=check_size(chunk_size, "chunk_size", settings.chunk_size),
-        token_budget=settings.chunk_tokens,
+        token_budget=long_texts.token_budget(settings.chunk_tokens, task, place),
         max_workers=check_size(max_workers, "max_workers", settings.max_workers or ADAPTIVE_WORKERS),
         requests_per_minute=_cap(own, "requests_per_minute", settings.requests_per_minute),
         tokens_per_minute=_cap(own, "tokens_per_minute", settings.tokens_per_minute),
     )
-    long_texts = read_long_texts(own, settings, place)
     return _Preparation(
         task=task,
         rows=long_texts.applied(read_rows(df, text_col, id_col, dedupe=dedupe), task, place, dedupe=dedupe),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from lmsyz.rows import LongRows, Rows
@@ -60,12 +61,8 @@ def with_parts(
         at += [position] * len(pieces)
         keys += [part for part, _ in pieces]
         texts += [text for _, text in pieces]
-    asked = Rows(
-        texts=texts,
-        keys=keys,
-        ids=part_ids(rows, {k: len(p) for k, p in parts.items()}),
-        named_fields=rows.named_fields,
-    )
+    ids = part_ids(rows, {key: len(pieces) for key, pieces in parts.items()})
+    asked = replace(rows, texts=texts, keys=keys, ids=ids)
     long = LongRows(
         parts={key: tuple(part for part, _ in pieces) for key, pieces in parts.items()},
         refused=dict(refused),
@@ -74,7 +71,7 @@ def with_parts(
         merge=merge,
         merge_name=merge_name,
     )
-    return Rows(texts=rows.texts, keys=rows.keys, ids=rows.ids, named_fields=rows.named_fields, long=long)
+    return replace(rows, long=long)
 
 
 def part_ids(rows: Rows, n_parts: Mapping[bytes, int]) -> list[str] | None:

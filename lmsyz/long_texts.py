@@ -60,6 +60,24 @@ class LongTexts:
     window: int | None = None
     merge: Merge | None = None
 
+    def token_budget(self, usual: int, task: Task, place: Place) -> int:
+        """Return how many estimated tokens of text may be packed into one request: at most half of a small window.
+
+        Parameters
+        ----------
+        usual : int
+            The setting.
+        task, place : Task, Place
+            What is asked, and where.
+
+        Returns
+        -------
+        int
+        """
+        if not self.window:
+            return usual  # the windows that are looked up are far larger
+        return min(usual, max(int(self._room(task, place, self.window) * PART_SHARE), LEAST_PART))
+
     def applied(self, rows: Rows, task: Task, place: Place, *, dedupe: bool = True) -> Rows:
         """Return rows of which too long ones are asked in parts, or not at all.
 
@@ -82,7 +100,7 @@ class LongTexts:
         UsageError
             Texts are to be cut, and neither the model's window is known nor the size of a part said.
         """
-        longest = max((len(text) for text in rows.texts if text), default=0)
+        longest = max(map(len, filter(None, rows.texts)), default=0)
         limits = self._limits(task, place, longest)
         # A character takes four bytes at most, so that a text of fewer characters than that has not as many tokens.
         if limits is None or longest < limits.most:
@@ -109,14 +127,27 @@ class LongTexts:
             )
         if not window:
             return _Limits(model=task.model, most=self.max_tokens, part=self.max_tokens) if self.max_tokens else None
-        asked = estimate_tokens(task.system) + estimate_tokens(task.schema.canonical if task.schema else "")
-        answer = _answer_tokens(task, place, window, is_listed=self.window is None)
+        room = self._room(task, place, window)
         if not self.split:
-            return _Limits(model=task.model, most=int(window * MARGIN) - asked - answer, window=window - answer)
-        room = window - asked - answer
+            reads = window - self._answer_tokens(task, place, window)
+            return _Limits(model=task.model, most=room + int(window * (MARGIN - 1)), window=reads)
         most = min(int(room * SPLIT_FROM), self.max_tokens or room)
         part = min(int(room * PART_SHARE), self.max_tokens or room)
         return _Limits(model=task.model, most=max(most, LEAST_PART), part=max(part, LEAST_PART))
+
+    def _room(self, task: Task, place: Place, window: int) -> int:
+        """Return what the prompt, the schema and the answer leave of a window."""
+        asked = estimate_tokens(task.system) + estimate_tokens(task.schema.canonical if task.schema else "")
+        return window - asked - self._answer_tokens(task, place, window)
+
+    def _answer_tokens(self, task: Task, place: Place, window: int) -> int:
+        """Return the room that an answer needs in a window, or that the model keeps free for it."""
+        asked = [int(task.options[name]) for name in OUTPUT_LIMITS if isinstance(task.options.get(name), int)]
+        if task.backend == "anthropic":
+            asked = asked or [quirks_of(task.model, place.quirks).usual_max_tokens]
+        kept = reserved_for_output(task.model) if self.window is None else 0
+        # A limit beyond the window is a matter between the user and the server; it must not refuse every text.
+        return min(max(kept, min(ANSWER_TOKENS, window // 8), *asked), window // 2)
 
     def _cut(self, rows: Rows, too_long: Mapping[int, str], limits: _Limits, dedupe: bool) -> Rows:
         parts: dict[bytes, list[tuple[bytes, str | None]]] = {}
@@ -201,16 +232,6 @@ def _whole(name: str, value: object, least: int) -> int:
     if size < least:
         raise UsageError(f"{name} must be a whole number from {least} up, got {value!r:.60}")
     return size
-
-
-def _answer_tokens(task: Task, place: Place, window: int, *, is_listed: bool) -> int:
-    """Return the room that an answer needs in the window, or that is kept free for it."""
-    asked = [task.options[name] for name in OUTPUT_LIMITS if isinstance(task.options.get(name), int)]
-    if task.backend == "anthropic":
-        asked = asked or [quirks_of(task.model, place.quirks).usual_max_tokens]
-    kept = reserved_for_output(task.model) if is_listed else 0
-    # A limit beyond the window is a matter between the user and the server; it must not refuse every text.
-    return min(max([kept, *asked, min(ANSWER_TOKENS, window // 8)]), window // 2)
 
 
 def _key(part: str, seen: Counter[str] | None, named_fields: bool) -> bytes:

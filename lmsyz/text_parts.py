@@ -13,7 +13,7 @@ PARAGRAPH = re.compile(r"(?:\r?\n[^\S\r\n]*){2,}")
 LINE = re.compile(r"\r?\n")
 SENTENCE = re.compile(r"[.!?…][\"'”’)\]]*\s+|[。！？．][」』”’）]*\s*")
 SPACE = re.compile(r"\s+")
-CONTEXT = 24  # characters on either side of a boundary that decide whether it is taken
+CONTEXT = 16  # characters on either side of a boundary that decide whether it is taken
 ZERO_WIDTH_JOINER = "\u200d"
 LONGEST_CLUSTER = 64
 
