@@ -11,11 +11,13 @@ from typing import Any
 import pandas as pd
 import pytest
 from cache_records import run_python
+from click.testing import CliRunner
 from pydantic import BaseModel
 
 import lmsyz
 from lmsyz import batch, batch_job
 from lmsyz.batch_job import BatchJob
+from lmsyz.cli import main
 from lmsyz.errors import UsageError
 from lmsyz.frames import read_rows
 from lmsyz.long_texts import read_long_texts
@@ -638,3 +640,13 @@ def test_what_is_packed_into_one_request_fits_a_small_window_as_well(server: Any
     assert n_requests(server) >= 5
     df.ie.batch(PROMPT, schema={"words": int}, context_window=2000, chunk_size=10, fresh=True)
     assert server.batches()[0]["n_requests"] >= 5
+
+
+def test_the_command_line_takes_the_options_as_well(server: Any) -> None:
+    frame("A short one.", document()).to_csv("texts.csv", index=False)
+    options = ["--option", "long_texts=split", "--option", f"max_text_tokens={PART}"]
+    Path("schema.json").write_text('{"type": "object", "properties": {"words": {"type": "integer"}}}')
+    command = ["extract", "texts.csv", "--prompt", PROMPT, "--schema", "schema.json", "--out", "out.csv"]
+    done = CliRunner().invoke(main, [*command, *options])
+    assert done.exit_code == 0, done.output
+    assert n_rows_asked(server) == 1 + len(cut_text(document(), PART))
