@@ -11,6 +11,7 @@ import pandas as pd
 if TYPE_CHECKING:
     from lmsyz.batch_job import BatchJob
     from lmsyz.draft import Draft
+    from lmsyz.rows import Merge
     from lmsyz.run import Run
     from lmsyz.widgets.panel import Panel
 
@@ -41,6 +42,9 @@ class ExtractionAccessor:
         on_error: str = "keep",
         dedupe: bool = True,
         verify_rows: bool = False,
+        long_texts: str = "refuse",
+        max_text_tokens: int | None = None,
+        merge: Merge | None = None,
         api_key: str | None = None,
         base_url: str | None = None,
         client: Any = None,
@@ -89,6 +93,19 @@ class ExtractionAccessor:
             Ask equal texts once.
         verify_rows : bool
             Have the model repeat each row's opening words, and ask again where they are another row's.
+        long_texts : {"refuse", "split"}
+            What becomes of a text that is longer than the model reads, by a rough estimate (a quarter of its bytes).
+            ``"refuse"``: it is not sent and says so in ``ie_error``; only where it is over by a quarter, what is
+            closer to the limit is sent and the provider decides. ``"split"``: it is cut at paragraphs, sentences or
+            spaces, each part is asked and stored as a row of its own would be, and the answers are merged field by
+            field: entries of lists joined without repeats, True where any part says so, else the value that most
+            parts give and of equals the earliest; null only where every part says null. The model is not told that it
+            sees a part. Of several columns the longest field is cut and the others go along with each part.
+        max_text_tokens : int, optional
+            With ``"split"``, cut every text that is longer than this into parts of at most so many tokens; for models
+            that read long texts badly, or whose window is not known.
+        merge : callable, optional
+            With ``"split"``, your own rule: a function from the list of the parts' answers (dicts, in order) to one.
         api_key, base_url, client
             Where to ask, beyond the settings; `client` is any preconfigured client of the backend's SDK.
         progress : bool or "panel", optional
@@ -98,7 +115,8 @@ class ExtractionAccessor:
         **request_options
             Go to the request as they are (``temperature=0``, ``reasoning_effort="low"``, ``max_tokens=500``).
             lmsyz's own: ``api="responses"``, ``requests_per_minute``, ``tokens_per_minute``, ``timeout`` (seconds a
-            call may take in all), ``quirks`` (what is peculiar to the model).
+            call may take in all), ``quirks`` (what is peculiar to the model), ``context_window`` (tokens that the model
+            reads and writes in one request, where lmsyz does not know it or knows it wrong; 0 for no limit).
 
         Returns
         -------
@@ -129,6 +147,7 @@ class ExtractionAccessor:
         """
         from lmsyz.extract import make_run
 
+        long = {"long_texts": long_texts, "max_text_tokens": max_text_tokens, "merge": merge}
         run = make_run(
             self._df,
             prompt,
@@ -150,7 +169,7 @@ class ExtractionAccessor:
             base_url=base_url,
             client=client,
             progress=progress,
-            request_options=request_options,
+            request_options=request_options | long,
         )
         if not background:
             return run.result()
@@ -176,6 +195,9 @@ class ExtractionAccessor:
         ignore_prompt_hash: bool = False,
         dedupe: bool = True,
         verify_rows: bool = False,
+        long_texts: str = "refuse",
+        max_text_tokens: int | None = None,
+        merge: Merge | None = None,
         api_key: str | None = None,
         base_url: str | None = None,
         client: Any = None,
@@ -200,7 +222,7 @@ class ExtractionAccessor:
             Where jobs lie: what was sent and came back, in plain files, readable by you alone.
         max_requests_per_batch : int, optional
             Requests in one batch at the provider, 5,000 unless set; more make several batches.
-        verify_rows, api_key, base_url, client, progress, **request_options
+        verify_rows, long_texts, max_text_tokens, merge, api_key, base_url, client, progress, **request_options
             As in :meth:`extract`.
 
         Returns
@@ -225,6 +247,7 @@ class ExtractionAccessor:
         """
         from lmsyz.batch_submit import submit_batch
 
+        long = {"long_texts": long_texts, "max_text_tokens": max_text_tokens, "merge": merge}
         return submit_batch(
             self._df,
             prompt,
@@ -247,7 +270,7 @@ class ExtractionAccessor:
             base_url=base_url,
             client=client,
             progress=progress,
-            request_options=request_options,
+            request_options=request_options | long,
         )
 
     def draft(
@@ -320,6 +343,9 @@ class ExtractionAccessor:
         ignore_prompt_hash: bool = False,
         dedupe: bool = True,
         verify_rows: bool = False,
+        long_texts: str = "refuse",
+        max_text_tokens: int | None = None,
+        merge: Merge | None = None,
         base_url: str | None = None,
         client: Any = None,
         **request_options: Any,
@@ -334,7 +360,7 @@ class ExtractionAccessor:
             As in :meth:`extract`.
         verify_rows
             As in :meth:`extract`.
-        base_url, client, **request_options
+        long_texts, max_text_tokens, merge, base_url, client, **request_options
             As in :meth:`extract`; its arguments that say how to ask and not what (``chunk_size``, ``max_workers``,
             ``on_error``, ``progress``, ``background``, ``api_key``) change nothing here.
 
@@ -345,6 +371,7 @@ class ExtractionAccessor:
         """
         from lmsyz.staleness import stale_rows
 
+        long = {"long_texts": long_texts, "max_text_tokens": max_text_tokens, "merge": merge}
         return stale_rows(
             self._df,
             prompt,
@@ -361,7 +388,7 @@ class ExtractionAccessor:
             verify_rows=verify_rows,
             base_url=base_url,
             client=client,
-            request_options=request_options,
+            request_options=request_options | long,
         )
 
     def panel(
@@ -379,6 +406,9 @@ class ExtractionAccessor:
         ignore_prompt_hash: bool = False,
         dedupe: bool = True,
         verify_rows: bool = False,
+        long_texts: str = "refuse",
+        max_text_tokens: int | None = None,
+        merge: Merge | None = None,
         base_url: str | None = None,
         client: Any = None,
         **request_options: Any,
@@ -393,7 +423,7 @@ class ExtractionAccessor:
             The question; without it this is :func:`lmsyz.panel`.
         schema, text_col, id_col, image_col, backend, model, cache_path, fresh, ignore_prompt_hash, dedupe, verify_rows
             As in :meth:`stale`.
-        base_url, client, **request_options
+        long_texts, max_text_tokens, merge, base_url, client, **request_options
             As in :meth:`stale`.
 
         Returns
@@ -403,6 +433,7 @@ class ExtractionAccessor:
         """
         from lmsyz.widgets.panel import frame_panel
 
+        long = {"long_texts": long_texts, "max_text_tokens": max_text_tokens, "merge": merge}
         options = {
             "schema": schema,
             "text_col": text_col,
@@ -418,7 +449,7 @@ class ExtractionAccessor:
             "base_url": base_url,
             "client": client,
         }
-        return frame_panel(self._df, prompt, options, request_options)
+        return frame_panel(self._df, prompt, options, request_options | long)
 
 
 def register() -> None:

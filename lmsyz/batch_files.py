@@ -25,6 +25,7 @@ from typing import IO, Any
 from lmsyz.batch_ledger import Ledger, Part, flush_folder, write_private
 from lmsyz.errors import BatchError
 from lmsyz.images import IMAGE_FIELD, Image, Kept, image_of_reference, image_parts, places_in, rows_text
+from lmsyz.long_rows import long_from_json, long_to_json
 from lmsyz.providers.base import Form, Provider, dump_body, dump_content
 from lmsyz.providers.batches import Batches, BatchLimits
 from lmsyz.rows import TEXT_FIELD, Chunk, Rows, make_chunk
@@ -385,6 +386,8 @@ class FrameFile:
         with open(os.open(new, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600), "wb") as file:
             head = {"n": len(rows), "ids": rows.ids is not None, "named": rows.named_fields, "index": dict(index)}
             head["images"] = rows.images is not None
+            if rows.long:
+                head["long"] = long_to_json(rows.long)
             file.write(json.dumps(head).encode() + b"\n")
             for start in range(0, len(rows), ROWS_A_LINE):
                 part = slice(start, start + ROWS_A_LINE)
@@ -418,7 +421,7 @@ class FrameFile:
             named_fields=head["named"],
             images=nothing if head.get("images") else None,
         )
-        return rows, head["index"], labels
+        return long_from_json(rows, head["long"]) if "long" in head else rows, head["index"], labels
 
 
 def _custom_id(job_id: str, n: int, keys: Sequence[bytes]) -> str:

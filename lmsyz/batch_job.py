@@ -8,6 +8,7 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +29,7 @@ from lmsyz.errors import (
 )
 from lmsyz.frame_index import index_from_json
 from lmsyz.progress import ProgressBar
-from lmsyz.rows import Rows
+from lmsyz.rows import Merge, Rows
 from lmsyz.settings import load_settings
 
 if TYPE_CHECKING:
@@ -71,12 +72,14 @@ class BatchJob:
         rows: Rows | None = None,
         index: pd.Index | None = None,
         show_progress: bool = True,
+        merge: Merge | None = None,
     ) -> None:
         self.folder = folder
         self._connect = connection
         self._connection: Connection | None = None
         self._rows, self._index = rows, index
         self._show_progress = show_progress
+        self._merge = merge
 
     @classmethod
     def load(
@@ -88,6 +91,7 @@ class BatchJob:
         api_key: str | None = None,
         base_url: str | None = None,
         client: Any = None,
+        merge: Merge | None = None,
     ) -> BatchJob:
         """Find a job again, in this kernel or another.
 
@@ -101,6 +105,8 @@ class BatchJob:
             Needed where the job was made with one: its validators cannot be kept on disk.
         api_key, base_url, client
             As in :meth:`df.ie.extract`; the settings and what the job knows will do otherwise.
+        merge : callable, optional
+            Needed where the job was made with one: a function's code cannot be kept on disk.
 
         Returns
         -------
@@ -118,7 +124,7 @@ class BatchJob:
         def connection() -> Connection:
             return reconnect(ledger, settings, schema=schema, api_key=api_key, base_url=base_url, client=client)
 
-        return cls(folder, connection, show_progress=settings.progress)
+        return cls(folder, connection, show_progress=settings.progress, merge=merge)
 
     @property
     def job_id(self) -> str:
@@ -157,7 +163,7 @@ class BatchJob:
         rows, index = self._frame(ledger)
         task = stored_task(ledger)
         with SqliteCache(ledger.cache_path) as cache:
-            task_id, keys = cache.task_id(ledger.record), {k for k in rows.keys if k}
+            task_id, keys = cache.task_id(ledger.record), {k for k in rows.asked.keys if k}
             answers, _ = stored_answers(cache, ledger.record, task_id, keys, ignore_prompt=ledger.ignore_prompt)
         failures = _without_pending(ledger, read_failures(ledger))
         frame = answers_frame(index, rows, answers, failures, task.schema)
@@ -258,7 +264,7 @@ class BatchJob:
         """
         with self._engine() as engine:
             planned, rows = self._unanswered(engine.ledger)
-            add_parts(engine.ledger, self._connected(), planned, rows, alone=_alone(engine.ledger))
+            add_parts(engine.ledger, self._connected(), planned, rows.asked, alone=_alone(engine.ledger))
             errors = engine.push(poll=False)
         if errors:
             raise told(errors[0], self.job_id)
@@ -360,7 +366,7 @@ class BatchJob:
     def _frame(self, ledger: Ledger) -> tuple[Rows, pd.Index]:
         if self._rows is None or self._index is None:
             rows, about, labels = FrameFile(ledger).read()
-            self._rows = rows
+            self._rows = _merged_by(rows, self._merge, self.job_id)
             self._index, is_same = index_from_json(about, labels, len(rows))
             if not is_same:
                 log.warning("the frame's index could not be kept on disk; results have their positions instead")
@@ -371,13 +377,13 @@ class BatchJob:
         rows, _ = self._frame(ledger)
         with SqliteCache(ledger.cache_path) as cache:
             planned = plan(cache, self._connected().task, rows, ignore_prompt=ledger.ignore_prompt)
-        away = keys_of(ledger, only_open=True)
-        planned.ask = [p for p in planned.ask if rows.keys[p] not in away]
-        if rows.images is not None or any(rows.texts[p] is None for p in planned.ask):
-            rows = read_texts(ledger, rows, {rows.keys[p] for p in planned.ask})
-            images = rows.images
-            planned.ask = [p for p in planned.ask if rows.texts[p] is not None or (images and images[p])]
-        return planned, rows
+        away, asked = keys_of(ledger, only_open=True), rows.asked
+        planned.ask = [p for p in planned.ask if asked.keys[p] not in away]
+        if asked.images is not None or any(asked.texts[p] is None for p in planned.ask):
+            asked = read_texts(ledger, asked, {asked.keys[p] for p in planned.ask})
+            images = asked.images
+            planned.ask = [p for p in planned.ask if asked.texts[p] is not None or (images and images[p])]
+        return planned, rows.asked_as(asked)
 
 
 def batch_jobs(batch_root_dir: str | os.PathLike[str] = BATCH_ROOT) -> pd.DataFrame:
@@ -405,6 +411,19 @@ def batch_jobs(batch_root_dir: str | os.PathLike[str] = BATCH_ROOT) -> pd.DataFr
     for damaged in (found for found in ledgers if isinstance(found, BatchError)):
         log.warning("%s", damaged)
     return jobs_frame([status_of(found) for found in ledgers if isinstance(found, Ledger)])
+
+
+def _merged_by(rows: Rows, merge: Merge | None, job_id: str) -> Rows:
+    """Return rows with the user's function, where the answers to parts of theirs are merged by one."""
+    long = rows.long
+    if long is None or not long.parts or not long.merge_name:
+        return rows
+    if merge is None:
+        raise UsageError(
+            f"job {job_id!r} asks about parts of texts, and your function {long.merge_name} merges their answers. Its"
+            f" code is not on disk: lmsyz.BatchJob.load({job_id!r}, merge={long.merge_name})"
+        )
+    return replace(rows, long=replace(long, merge=merge))
 
 
 def _alone(ledger: Ledger) -> frozenset[bytes]:

@@ -148,6 +148,10 @@ class Ledger:
         Whether answers to another prompt do as well.
     n_rows : int
         Rows of the frame that it was last called with.
+    n_too_long : int
+        How many of them are not sent, since they are over what the model reads.
+    in_parts : str
+        How many of them are asked in how many parts, as words; empty where none is.
     parts : list of Part
         Oldest first.
     """
@@ -166,6 +170,8 @@ class Ledger:
     created: float
     ignore_prompt: bool = False
     n_rows: int = 0
+    n_too_long: int = 0
+    in_parts: str = ""
     parts: list[Part] = field(default_factory=list)
 
     def save(self) -> None:

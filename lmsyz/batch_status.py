@@ -27,6 +27,10 @@ class BatchStatus:
         ``finalizing`` or ``cancelling``, ``collecting``, or ``done``.
     n_rows : int
         Rows of the frame.
+    n_too_long : int
+        How many of them were not sent, since they are over what the model reads.
+    in_parts : str
+        How many of them are asked in how many parts, as words.
     n_sent, n_good, n_bad, n_pending : int
         Distinct texts: sent in all parts, home with an answer, home without, and on their way.
     n_requests, n_requests_done : int
@@ -54,6 +58,8 @@ class BatchStatus:
     expires: float | None
     cost: float | None
     parts: tuple[Part, ...]
+    n_too_long: int = 0
+    in_parts: str = ""
 
     @property
     def is_done(self) -> bool:
@@ -83,7 +89,7 @@ class BatchStatus:
         cost = "<NA> (price unknown)" if self.cost is None else f"${self.cost:,.4f}"
         facts = [
             ("model", f"{self.model} ({self.backend})"),
-            ("frame", f"{self.n_rows:,} rows"),
+            ("frame", f"{self.n_rows:,} rows" + (f", {self.in_parts}" if self.in_parts else "")),
             (
                 "texts sent",
                 f"{self.n_sent:,}: {self.n_good:,} answered, {self.n_bad:,} without answer, "
@@ -92,6 +98,8 @@ class BatchStatus:
             ("requests", f"{self.n_requests_done:,} of {self.n_requests:,} done"),
             ("cost", cost),
         ]
+        if self.n_too_long:
+            facts.append(("not sent", f"{self.n_too_long:,} rows are too long for the model"))
         if self.submitted:
             facts.append(("submitted", _date(self.submitted)))
         if self.expires and not self.is_done:
@@ -133,6 +141,8 @@ def status_of(ledger: Ledger) -> BatchStatus:
         expires=min((p.expires for p in parts if p.expires and p.state.is_open), default=None),
         cost=_total([p.cost for p in settled]),
         parts=tuple(parts),
+        n_too_long=ledger.n_too_long,
+        in_parts=ledger.in_parts,
     )
 
 

@@ -19,11 +19,13 @@ from lmsyz.errors import MissingKeyError, UsageError
 from lmsyz.extract import check_size, rows_a_request
 from lmsyz.frame_index import index_as_json
 from lmsyz.frames import read_rows
+from lmsyz.long_rows import parts_words, refusals
+from lmsyz.long_texts import read_long_texts
 from lmsyz.place import Place, read_task
 from lmsyz.providers import missing_key_message
 from lmsyz.providers.images import image_limits
 from lmsyz.rows import Rows
-from lmsyz.settings import Settings, load_settings
+from lmsyz.settings import load_settings
 from lmsyz.staleness import differences
 from lmsyz.task import Task
 
@@ -75,7 +77,7 @@ def submit_batch(
     options = request_options or {}
     _refuse_live_arguments(options)
     settings = load_settings()
-    place, task, _ = read_task(
+    place, task, own = read_task(
         settings,
         prompt,
         schema=schema,
@@ -91,6 +93,8 @@ def submit_batch(
     requests_a_part = check_size(max_requests_per_batch, "max_requests_per_batch", REQUESTS_A_PART)
     limits = image_limits(place.backend)
     rows = read_rows(df, text_col, id_col, dedupe=dedupe, image_col=image_col, image_limits=limits)
+    long_texts = read_long_texts(own, settings, place)
+    rows = long_texts.applied(rows, task, place, dedupe=dedupe)
     if not len(df):
         raise UsageError("the frame has no rows, so there is nothing to submit")
     name = check_job_id(job_id) if job_id is not None else task.fingerprint[:ID_DIGITS]
@@ -99,7 +103,8 @@ def submit_batch(
     if not place.has_key:
         raise MissingKeyError(missing_key_message(place.backend))
     connection = connected(task, place, timeout_s=settings.timeout)
-    new = _new_ledger(folder, task, place, settings, store=store, chunk_size=size)
+    budget = long_texts.token_budget(settings.chunk_tokens, task, place)
+    new = _new_ledger(folder, task, place, store=store, chunk_size=size, token_budget=budget)
     how = {"requests_a_part": requests_a_part, "fresh": fresh, "ignore": ignore_prompt_hash}
     _put_down(new, connection, rows, df.index, send=send, **how)
     show = settings.progress if progress is None else progress
@@ -137,13 +142,16 @@ def _plan_parts(
     with SqliteCache(ledger.cache_path) as cache:
         planned = plan(cache, connection.task, rows, fresh=fresh, ignore_prompt=ignore)
     sent = keys_of(ledger, only_open=fresh or failed_too)
-    planned.ask = [p for p in planned.ask if rows.keys[p] not in sent]
-    _refuse_what_is_on_its_way(ledger, {rows.keys[p] for p in planned.ask})
+    asked = rows.asked
+    planned.ask = [p for p in planned.ask if asked.keys[p] not in sent]
+    _refuse_what_is_on_its_way(ledger, {asked.keys[p] for p in planned.ask})
     ledger.ignore_prompt = ignore
     FrameFile(ledger).write(rows, *index_as_json(index))
     ledger.n_rows = len(rows)
+    ledger.in_parts = parts_words(rows)
+    ledger.n_too_long = sum(map(len, refusals(rows, planned.answers).values()))
     ledger.save()
-    add_parts(ledger, connection, planned, rows, requests_a_part=requests_a_part)
+    add_parts(ledger, connection, planned, asked, requests_a_part=requests_a_part)
 
 
 def _refuse_what_is_on_its_way(ledger: Ledger, keys: set[bytes]) -> None:
@@ -190,7 +198,7 @@ def _draft_of(new: Ledger) -> Ledger:
     return ledger
 
 
-def _new_ledger(folder: Path, task: Task, place: Place, settings: Settings, *, store: Path, chunk_size: int) -> Ledger:
+def _new_ledger(folder: Path, task: Task, place: Place, *, store: Path, chunk_size: int, token_budget: int) -> Ledger:
     model = task.schema.model if task.schema else None
     return Ledger(
         folder=folder,
@@ -200,7 +208,7 @@ def _new_ledger(folder: Path, task: Task, place: Place, settings: Settings, *, s
         base_url="" if place.endpoint == "sandbox" else _without_secrets(place.base_url or ""),
         cache_path=str(store),
         chunk_size=chunk_size,
-        token_budget=settings.chunk_tokens,
+        token_budget=token_budget,
         quirks=dict(place.quirks),
         verify=task.verify,
         own_client=place.client is not None,

@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from lmsyz.errors import MalformedError
+from lmsyz.long_rows import is_answered
 from lmsyz.providers.base import Reply, Stop
 from lmsyz.rows import Chunk, Rows, align, answer_json, read_results, salvage_results
 from lmsyz.schema_check import InvalidAnswer, check
@@ -113,12 +114,16 @@ def plan(
     Plan
     """
     task_id = store.task_id(task.record)
-    keys = {key for key in rows.keys if key}
+    asked = rows.asked
+    keys = {key for key in asked.keys if key}
     found = Plan(task_id=task_id, answers={}, ask=[], twins={}, n_cached=0, n_empty=0)
     if not fresh:
         found.answers, found.saved = stored_answers(store, task.record, task_id, keys, ignore_prompt=ignore_prompt)
-        found.n_seed = _adopt_seed_rows(store, task, rows, task_id, found.answers, run_id, ignore_prompt)
-    _sort_out(found, rows, n_distinct=len(keys))
+        found.n_seed = _adopt_seed_rows(store, task, asked, task_id, found.answers, run_id, ignore_prompt)
+    _sort_out(found, asked, n_distinct=len(keys))
+    if rows.long:
+        found.ask = [p for p in found.ask if asked.keys[p] not in rows.long.refused]
+        found.n_cached = sum(is_answered(rows.long, key, found.answers) for key in rows.keys if key)
     return found
 
 

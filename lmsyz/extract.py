@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any, SupportsIndex
 from lmsyz.cache import SqliteCache
 from lmsyz.engine import Plan, plan
 from lmsyz.errors import CacheError, MissingKeyError, UsageError
-from lmsyz.events import RunFinished, RunStarted
+from lmsyz.events import RowsFailed, RunFinished, RunStarted
 from lmsyz.frames import ERROR_COLUMN, read_rows
 from lmsyz.image_rows import IMAGE_ROWS
 from lmsyz.live import LiveEngine, LiveOptions
+from lmsyz.long_rows import n_in_parts, refusals
+from lmsyz.long_texts import read_long_texts
 from lmsyz.place import Place, connect_place, read_task
 from lmsyz.providers import missing_key_message
 from lmsyz.providers.base import Provider, call_options
@@ -37,6 +39,7 @@ log = logging.getLogger(__name__)
 ADAPTIVE_WORKERS = 64  # where the user names no cap, the limiter finds the rest
 ON_ERROR = ("keep", "drop", "raise")
 SEED_EXAMPLES = 10
+EXAMPLES = 5
 
 
 def make_run(
@@ -84,18 +87,18 @@ def make_run(
         verify_rows=verify_rows,
         request_options=request_options or {},
     )
+    long_texts = read_long_texts(own, settings, place)
+    rows = read_rows(df, text_col, id_col, dedupe=dedupe, image_col=image_col, image_limits=image_limits(place.backend))
     live_options = LiveOptions(
         chunk_size=check_size(chunk_size, "chunk_size", rows_a_request(settings, has_images=image_col is not None)),
-        token_budget=settings.chunk_tokens,
+        token_budget=long_texts.token_budget(settings.chunk_tokens, task, place),
         max_workers=check_size(max_workers, "max_workers", settings.max_workers or ADAPTIVE_WORKERS),
         requests_per_minute=_cap(own, "requests_per_minute", settings.requests_per_minute),
         tokens_per_minute=_cap(own, "tokens_per_minute", settings.tokens_per_minute),
     )
     return _Preparation(
         task=task,
-        rows=read_rows(
-            df, text_col, id_col, dedupe=dedupe, image_col=image_col, image_limits=image_limits(place.backend)
-        ),
+        rows=long_texts.applied(rows, task, place, dedupe=dedupe),
         place=place,
         options=live_options,
         path=Path(settings.cache_path if cache_path is None else cache_path).expanduser().absolute(),
@@ -198,14 +201,18 @@ class _Preparation:
 
     def _tell(self, tally: Tally, planned: Plan) -> None:
         n_stored = planned.n_cached + planned.n_empty
+        refused = refusals(self.rows, planned.answers)
         tally(
             RunStarted(
                 n_rows=len(self.rows),
                 n_cached=planned.n_cached,
                 n_empty=planned.n_empty,
-                n_asked=len(self.rows) - n_stored,
+                n_asked=len(self.rows) - n_stored - sum(map(len, refused.values())),
             )
         )
+        for reason, positions in refused.items():
+            names = tuple(self.rows.ids[p] if self.rows.ids is not None else str(p) for p in positions[:EXAMPLES])
+            tally(RowsFailed(n_rows=len(positions), reason=reason, examples=names))
         if not planned.ask:
             tally(RunFinished(how="done"))
         if planned.n_seed:
@@ -228,6 +235,9 @@ class _Preparation:
             "ignore_prompt_hash": self.ignore_prompt,
             "rows_taken_from_seed_cache": planned.n_seed,
             **({"rows_with_images": n} if (n := sum(map(self.rows.has_image, range(len(self.rows))))) else {}),
+            "rows_asked_in_parts": n_in_parts(self.rows),
+            "parts": len(self.rows.asked) - len(self.rows) + n_in_parts(self.rows),
+            "parts_merged_by": (self.rows.long and self.rows.long.merge_name) or "lmsyz's rules",
         }
 
     def _engine(self, run: Run, planned: Plan, provider: Provider) -> LiveEngine:

@@ -89,9 +89,8 @@ class _Steps:
         ledger = Ledger.load(self._folder(job_id))
         rows = _all_rows(ledger)
         with SqliteCache(ledger.cache_path) as cache:
-            answers = cache.answers(
-                cache.reading_tasks(ledger.record, ledger.ignore_prompt), {k for k in rows.keys if k}
-            )
+            keys = {key for key in (*rows.keys, *rows.asked.keys) if key}
+            answers = cache.answers(cache.reading_tasks(ledger.record, ledger.ignore_prompt), keys)
         failures, schema = read_failures(ledger), stored_task(ledger).schema
         out = answers_frame(pd.RangeIndex(len(rows)), rows, answers, failures, schema)
         out.insert(0, "input_id", list(rows.ids or ()))
@@ -316,9 +315,11 @@ def _all_rows(ledger: Ledger) -> Rows:
     rows = FrameFile(ledger).read()[0]
     ids = rows.ids if rows.ids is not None else [str(i) for i in range(len(rows))]
     keys = dict(zip(ids, rows.keys, strict=True))
+    parts = set(rows.asked.ids or ()).difference(ids)
     for part in reversed(ledger.parts):
         for asked in read_index(ledger, part):
             for key, sharing in zip(asked.keys, asked.row_ids, strict=True):
-                for row_id in sharing:
+                for row_id in (each for each in sharing if each not in parts):
                     keys.setdefault(row_id, key)
-    return Rows(texts=[None] * len(keys), keys=list(keys.values()), ids=list(keys), named_fields=rows.named_fields)
+    named, long = rows.named_fields, rows.long
+    return Rows(texts=[None] * len(keys), keys=list(keys.values()), ids=list(keys), named_fields=named, long=long)

@@ -15,6 +15,7 @@ from lmsyz.errors import UsageError
 from lmsyz.image_check import read_images
 from lmsyz.image_rows import with_images
 from lmsyz.images import ImageLimits
+from lmsyz.merging import merged
 from lmsyz.rows import Rows, text_key, text_keys
 from lmsyz.schema import RowSchema
 
@@ -144,6 +145,7 @@ def answers_frame(
     schema : RowSchema or None
         Types of the columns; without it they are drawn from the answers.
     """
+    answers, failures = merged(rows, answers, failures, schema)
     values = _read_values(rows, answers, [field.name for field in schema.fields] if schema else None)
     columns = _schema_columns(values, schema) if schema else _free_columns(values)
     columns[ERROR_COLUMN] = pd.array(
@@ -153,9 +155,14 @@ def answers_frame(
 
 
 def errors_frame(
-    index: pd.Index, rows: Rows, answers: Mapping[bytes, str], failures: Mapping[bytes, str]
+    index: pd.Index,
+    rows: Rows,
+    answers: Mapping[bytes, str],
+    failures: Mapping[bytes, str],
+    schema: RowSchema | None = None,
 ) -> pd.DataFrame:
     """Return the rows that have no answer: position, row id, kind and reason, at the frame's own index."""
+    answers, failures = merged(rows, answers, failures, schema)
     at = [i for i, key in enumerate(rows.keys) if key not in answers]
     reasons = [failures.get(rows.keys[i], PENDING) if rows.keys[i] else _empty(rows) for i in at]
     return pd.DataFrame(

@@ -29,6 +29,7 @@ from lmsyz.errors import CacheError, LmsyzError
 from lmsyz.events import ChunkDone, Observer, RowsFailed, RunFinished, emit
 from lmsyz.image_rows import chunks_within
 from lmsyz.judge import CANCELLED, Judge, Positions, Verdict
+from lmsyz.long_rows import RowCount
 from lmsyz.pricing import Pricer
 from lmsyz.providers.base import Call, Provider
 from lmsyz.providers.images import image_limits
@@ -112,8 +113,9 @@ class LiveEngine:
         run_id: str,
         on_end: Callable[[Store], None],
     ) -> None:
-        self.rows = rows
+        self.rows = rows.asked
         self.plan = plan
+        self._count = RowCount(rows, plan.twins, plan.answers)
         self.failures: dict[bytes, str] = {}
         self.error: BaseException | None = None
         self.finished = threading.Event()
@@ -134,7 +136,7 @@ class LiveEngine:
             chunk_size=options.chunk_size, n_workers=self._n_workers, patience_s=options.policy.max_time_s
         )
         chunks = chunk_positions(
-            rows,
+            self.rows,
             plan.ask,
             size=options.chunk_size,
             token_budget=options.token_budget,
@@ -149,7 +151,7 @@ class LiveEngine:
         )
         self._asker = Asker(
             task=task,
-            rows=rows,
+            rows=self.rows,
             provider=provider,
             call=call,
             limiter=self.limiter,
@@ -381,22 +383,18 @@ class LiveEngine:
 
     def _fail(self, positions: Sequence[int], reason: str) -> None:
         self.failures.update(dict.fromkeys((self.rows.keys[p] for p in positions), reason))
-        ids = self.rows.ids
-        examples = tuple(ids[p] if ids is not None else str(p) for p in positions[:EXAMPLES_PER_REASON])
-        n_rows = sum(map(self._n_frame_rows, positions))
+        examples = tuple(map(self._count.name, positions[:EXAMPLES_PER_REASON]))
+        n_rows = self._count.failed(positions)
         emit(self._observers, RowsFailed(n_rows=n_rows, reason=reason, examples=examples))
 
     def _cancel(self, jobs: Iterable[Positions]) -> None:
         for positions in jobs:
             self._fail(positions, CANCELLED)
 
-    def _n_frame_rows(self, position: int) -> int:
-        return len(self.plan.twins.get(self.rows.keys[position], (position,)))
-
     def _tell_chunk(self, exchange: Exchange, n_again: int) -> None:
         reply, usage = exchange.reply, exchange.reply.usage
         event = ChunkDone(
-            n_ok=sum(map(self._n_frame_rows, exchange.settled.good)),
+            n_ok=self._count.answered(exchange.settled.good),
             n_reasked=n_again,
             n_foreign=exchange.settled.n_foreign,
             outcome=exchange.settled.outcome,

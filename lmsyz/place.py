@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
 from lmsyz.errors import MissingKeyError, UsageError
+from lmsyz.long_rows import LONG_TEXT_OPTIONS
 from lmsyz.providers import APIS, BACKENDS, base_url_of, check_key, connect, missing_key_message
 from lmsyz.providers.base import Provider, body_options, call_options
 from lmsyz.providers.models import DEFAULT_MODELS, SANDBOX_MODEL, check_options, quirks_of
@@ -20,7 +21,7 @@ from lmsyz.task import Task
 
 __all__ = ["Place", "connect_place", "find_place", "make_task", "read_task", "split_options"]
 
-OWN_OPTIONS = ("api", "quirks", "requests_per_minute", "tokens_per_minute")
+OWN_OPTIONS = ("api", "quirks", "requests_per_minute", "tokens_per_minute", *LONG_TEXT_OPTIONS)
 # What lmsyz puts into a request itself; an option of that name would break the way back from reply to row.
 RESERVED_OPTIONS = frozenset(
     [

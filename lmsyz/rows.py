@@ -14,8 +14,8 @@ from __future__ import annotations
 import json
 import random
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
 from hashlib import sha256
 from typing import Any
@@ -28,6 +28,8 @@ __all__ = [
     "OPENING_FIELD",
     "Alignment",
     "Chunk",
+    "LongRows",
+    "Merge",
     "Rows",
     "align",
     "answer_json",
@@ -46,6 +48,7 @@ OPENING_FIELD = "input_opening"
 ENVELOPE_KEYS = ("all_results", "results", "all results")
 OPENING_WORDS = 8
 SHUFFLE_SEED = 42
+Merge = Callable[[list[dict[str, Any]]], Mapping[str, Any]]
 ALIKE = 0.8  # an echo this close to its own row's opening, and closer than to any other row's, fits
 
 
@@ -65,6 +68,8 @@ class Rows:
         Whether several columns were given, so that a text is an object of named fields.
     images : sequence of Image or None, optional
         Each row's image, None for a row without; None where the call names no column of images.
+    long : LongRows or None
+        What becomes of texts that are too long; None where there are none.
     """
 
     texts: Sequence[str | None]
@@ -72,6 +77,7 @@ class Rows:
     ids: Sequence[str] | None = None
     named_fields: bool = False
     images: Sequence[Image | None] | None = None
+    long: LongRows | None = None
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -79,6 +85,43 @@ class Rows:
     def has_image(self, position: int) -> bool:
         """Whether a row has an image."""
         return self.images is not None and self.images[position] is not None
+
+    @property
+    def asked(self) -> Rows:
+        """The rows as they are asked: the parts in the place of a text that was cut."""
+        return self.long.asked if self.long else self
+
+    def asked_as(self, asked: Rows) -> Rows:
+        """Return the same rows, asked in this way."""
+        return replace(self, long=replace(self.long, asked=asked)) if self.long else asked
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LongRows:
+    """What becomes of texts that are too long: asked in parts, or not at all.
+
+    Parameters
+    ----------
+    parts : mapping
+        The keys of its parts, in order, by the key of the whole text.
+    refused : mapping
+        Why a text is not sent, by its key.
+    asked : Rows
+        The rows as they are asked, one for each part.
+    at : sequence of int
+        For each of them the position of the row that it is of.
+    merge : callable or None
+        The user's own way from the parts' answers to the row's.
+    merge_name : str
+        What it is called; empty where there is none.
+    """
+
+    parts: Mapping[bytes, tuple[bytes, ...]]
+    refused: Mapping[bytes, str]
+    asked: Rows
+    at: Sequence[int]
+    merge: Merge | None = None
+    merge_name: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

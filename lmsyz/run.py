@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from lmsyz.errors import ExtractionError, ProviderError, RunInterrupted, UsageError
 from lmsyz.live import LiveEngine
+from lmsyz.long_rows import parts_words
 from lmsyz.manifest import build_manifest
 from lmsyz.progress import ProgressBar
 from lmsyz.report import Counts, Tally, reason_word
@@ -253,7 +254,7 @@ class Run:
         """The rows without an answer: position, row id, kind and reason, at the frame's own index."""
         from lmsyz.frames import errors_frame
 
-        return errors_frame(self.index, self.rows, self.answers, self.failures)
+        return errors_frame(self.index, self.rows, self.answers, self.failures, self.task.schema)
 
     @property
     def errors_by_kind(self) -> dict[str, tuple[int, tuple[str, ...]]]:
@@ -387,6 +388,8 @@ class Run:
             ("time", f"{c.wall_s:.1f} s"),
             ("stored in", str(self.cache_path)),
         ]
+        if self.rows.long and (in_parts := parts_words(self.rows)):
+            facts.append(("long texts", in_parts))
         if self.task.endpoint == "sandbox":
             facts.insert(1, ("note", "answers come from the sandbox's rules, not from a language model"))
         if self.n_seed:

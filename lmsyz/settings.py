@@ -66,6 +66,12 @@ class Settings(BaseSettings):
         default=Path("lmsyz_cache.sqlite"), validation_alias=_named("cache_path"), description="The store."
     )
     progress: bool = Field(default=True, validation_alias=_named("progress"), description="Whether bars are shown.")
+    context_window: int | None = Field(
+        default=None,
+        ge=0,
+        validation_alias=_named("context_window"),
+        description="Tokens that the model reads and writes in one request; 0 for no limit.",
+    )
     sandbox_url: str | None = Field(
         default=None, validation_alias=_named("sandbox_url"), description="Set by lmsyz.sandbox.start()."
     )
@@ -74,6 +80,9 @@ class Settings(BaseSettings):
     )
     local_model: str | None = Field(
         default=None, validation_alias=_named("local_model"), description="Set by lmsyz.local.start()."
+    )
+    local_context: int | None = Field(
+        default=None, validation_alias=_named("local_context"), description="Set by lmsyz.local.start()."
     )
 
     def key_of(self, backend: str) -> str | None:

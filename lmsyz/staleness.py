@@ -13,9 +13,10 @@ import pandas as pd
 from lmsyz.cache import SqliteCache
 from lmsyz.errors import CacheError
 from lmsyz.frames import read_rows
+from lmsyz.long_texts import read_long_texts
 from lmsyz.place import read_task
 from lmsyz.providers.images import image_limits
-from lmsyz.rows import Rows
+from lmsyz.rows import LongRows, Rows
 from lmsyz.settings import load_settings
 from lmsyz.store import TaskRecord
 from lmsyz.task import Task
@@ -33,6 +34,7 @@ PARTS = {
 HOW_NOT_WHAT = frozenset({"chunk_size", "max_workers", "on_error", "progress", "background", "api_key"})
 NEW, TEXT_CHANGED, AFRESH = "new row", "text changed", "asked afresh"
 ROW_CHANGED = "text or image changed"
+TOO_LONG, IN_PARTS = "too long for the model", "in parts"
 
 
 def stale_rows(
@@ -97,7 +99,7 @@ def row_actions(
 ) -> tuple[Task, list[tuple[str, str]]]:
     """Return the task, and what a call of ``extract`` would do with each row and why, in the frame's order."""
     settings = load_settings()
-    place, task, _ = read_task(
+    place, task, own = read_task(
         settings,
         prompt,
         schema=schema,
@@ -110,16 +112,40 @@ def row_actions(
     )
     limits = image_limits(place.backend)
     rows = read_rows(df, text_col, id_col, dedupe=dedupe, image_col=image_col, image_limits=limits)
+    rows = read_long_texts(own, settings, place).applied(rows, task, place, dedupe=dedupe)
     path = Path(settings.cache_path if cache_path is None else cache_path).expanduser()
     if fresh or not path.exists():
-        reasons = [(AFRESH if fresh else NEW) if k else "" for k in rows.keys]
+        reasons = [(AFRESH if fresh else NEW) if k else "" for k in rows.asked.keys]
     else:
-        reasons = _reasons(path, task, rows, ignore_prompt_hash)
-    skip = ("skip", "empty text" if image_col is None else "neither text nor image")
-    return task, [
-        skip if not key else ("ask", reason) if reason else ("reuse", "same question")
-        for key, reason in zip(rows.keys, reasons, strict=True)
-    ]
+        reasons = _reasons(path, task, rows.asked, ignore_prompt_hash)
+    if rows.long:
+        return task, _actions_of_long(rows, rows.long, reasons)
+    return task, [_action(rows, key, reason) for key, reason in zip(rows.keys, reasons, strict=True)]
+
+
+def _action(rows: Rows, key: bytes, reason: str) -> tuple[str, str]:
+    if not key:
+        return "skip", "empty text" if rows.images is None else "neither text nor image"
+    return ("ask", reason) if reason else ("reuse", "same question")
+
+
+def _actions_of_long(rows: Rows, long: LongRows, reasons: Sequence[str]) -> list[tuple[str, str]]:
+    """Return what would be done with each row of the frame, by what would be done with its parts."""
+    by_row: list[list[str]] = [[] for _ in rows.keys]
+    for position, reason in zip(long.at, reasons, strict=True):
+        by_row[position].append(reason)
+    actions = []
+    for key, of_row in zip(rows.keys, by_row, strict=True):
+        new = [reason for reason in of_row if reason]
+        if key in long.refused:
+            actions.append(("skip", TOO_LONG) if new else _action(rows, key, ""))
+        elif key in long.parts and new:
+            # A row of which some parts are stored was asked before, if with another text.
+            reason = TEXT_CHANGED if TEXT_CHANGED in new or (NEW in new and len(new) < len(of_row)) else new[0]
+            actions.append(("ask", f"{reason}, {IN_PARTS}"))
+        else:
+            actions.append(_action(rows, key, new[0] if new else ""))
+    return actions
 
 
 def _counted(actions: Sequence[tuple[str, str]]) -> pd.DataFrame:

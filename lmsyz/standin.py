@@ -19,7 +19,7 @@ from typing import Any
 
 __all__ = ["VARIABLES", "DefaultEndpoint", "end", "hear", "show", "spawn"]
 
-VARIABLES = ("LMSYZ_SANDBOX_URL", "LMSYZ_LOCAL_URL", "LMSYZ_LOCAL_MODEL")
+VARIABLES = ("LMSYZ_SANDBOX_URL", "LMSYZ_LOCAL_URL", "LMSYZ_LOCAL_MODEL", "LMSYZ_LOCAL_CONTEXT")
 
 
 class DefaultEndpoint:

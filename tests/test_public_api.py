@@ -44,8 +44,8 @@ PROMISED = {
 }
 ARGUMENTS = [
     *("prompt", "schema", "text_col", "id_col", "image_col", "backend", "model", "chunk_size", "max_workers"),
-    *("cache_path", "fresh"),
-    *("ignore_prompt_hash", "on_error", "dedupe", "verify_rows", "api_key", "base_url", "client", "progress"),
+    *("cache_path", "fresh", "ignore_prompt_hash", "on_error", "dedupe", "verify_rows", "long_texts"),
+    *("max_text_tokens", "merge", "api_key", "base_url", "client", "progress"),
     *("background", "request_options"),
 ]
 MODULES = [m.name for m in pkgutil.walk_packages(lmsyz.__path__, "lmsyz.") if not m.name.endswith("__main__")]

@@ -19,7 +19,7 @@ from lmsyz.settings import Settings
 
 TEXT = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
 FENCES: list[tuple[str, str]] = re.findall(r"^```(\w+)\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
-INTERNAL_SETTINGS = {"sandbox_url", "local_url", "local_model"}
+INTERNAL_SETTINGS = {"sandbox_url", "local_url", "local_context", "local_model"}
 
 
 def run_block(code: str, names: dict[str, Any]) -> Any:

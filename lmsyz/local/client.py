@@ -95,7 +95,9 @@ class LocalModel:
         self._slots = slots
         self._port = port
         self._child = child
-        self._endpoint = DefaultEndpoint(LMSYZ_LOCAL_URL=self.url, LMSYZ_LOCAL_MODEL=self.model)
+        self._endpoint = DefaultEndpoint(
+            LMSYZ_LOCAL_URL=self.url, LMSYZ_LOCAL_MODEL=self.model, LMSYZ_LOCAL_CONTEXT=str(context)
+        )
         self._is_stopped = False
 
     @property

@@ -15,7 +15,7 @@ from lmsyz.widgets.view import set_html
 __all__ = ["FrameView"]
 
 HEAD = ("action", "reason", "rows")
-ROLES = {"reuse": ("cached", "cached"), "ask": ("to be asked", "active"), "skip": ("without text", "wait")}
+ROLES = {"reuse": ("cached", "cached"), "ask": ("to be asked", "active"), "skip": ("without text or too long", "wait")}
 ROWS_SHOWN = 20
 
 
