@@ -23,9 +23,9 @@ from pathlib import Path
 from lmsyz.batch_files import input_path, read_index, result_lines, result_path, write_failures
 from lmsyz.batch_ledger import Ledger, Part, PartState, known_remotes
 from lmsyz.batch_settle import Settling
-from lmsyz.errors import BatchError, LmsyzError, ProviderError, RequestError, UnavailableError
+from lmsyz.errors import BatchError, LmsyzError, MalformedError, ProviderError, RequestError, UnavailableError
 from lmsyz.providers.base import Call, Provider
-from lmsyz.providers.batches import Batches, RemoteBatch
+from lmsyz.providers.batches import Batches, RemoteBatch, ResultFile
 from lmsyz.store import Store
 from lmsyz.task import Task
 
@@ -34,7 +34,8 @@ __all__ = ["BatchEngine"]
 
 # A request that timed out here may still be worked on there; a batch that is not listed after this is not coming.
 GRACE_S = 60.0
-CLOCK_SKEW_S = 600.0
+# This machine's clock, or time zone, may be wrong by hours; a batch that is not found for it would be paid for twice.
+CLOCK_SKEW_S = 86_400.0
 HOLD_S = 900.0
 NOT_FOUND_YET_S = 600.0
 
@@ -176,8 +177,7 @@ class BatchEngine:
             raise
         except ProviderError as error:
             # A refusal: nothing was created. A file that is gone by now is sent again.
-            gone = isinstance(error, RequestError) and error.status == 404 and part.upload_id
-            self._step(part, PartState.BUILT if gone else PartState.UPLOADED)
+            self._step(part, PartState.BUILT if part.upload_id and _names_no_file(error) else PartState.UPLOADED)
             raise
         self._submitted(part, remote)
 
@@ -205,13 +205,18 @@ class BatchEngine:
         same size may be this one. Once it has ended its results tell, by their ids; until then only a person can.
         """
         known = known_remotes(self.ledger.folder.parent)
+        if part.intent_at > self._clock():  # the clock has been set back since: the grace begins now
+            part.intent_at = self._clock()
+            self.ledger.save()
         since = part.intent_at - CLOCK_SKEW_S
         new = [r for r in self._batches.recent(since, self._call) if r.id not in known]
         mine = [r for r in new if r.metadata.get("lmsyz_intent") == part.intent]
         if not mine and not self._batches.keeps_metadata:
             alike = [r for r in new if r.n_total in (None, part.n_requests)]
             mine = [r for r in alike if r.state.is_terminal and self._is_ours(part, r)]
-            part.candidates = [] if mine else [r.id for r in alike if not r.state.is_terminal]
+            # One that ended and shows no results, as past their retention, may be ours as well: only a person knows.
+            untold = [r.id for r in alike if not (r.state.is_terminal and r.result_files)]
+            part.candidates = [] if mine else untold
         if mine:
             self._submitted(part, mine[0])
         elif part.candidates:
@@ -224,10 +229,23 @@ class BatchEngine:
         with tempfile.TemporaryDirectory(dir=self.ledger.folder) as folder:
             for file in remote.result_files:
                 path = Path(folder, file.kind)
-                self._batches.download(file, path, self._call)
-                for line in result_lines(path):
-                    return self._batches.read_result(line).custom_id in ours
+                self._download(file, path)
+                if any(self._custom_id(line) in ours for line in result_lines(path)):
+                    return True
         return False
+
+    def _download(self, file: ResultFile, path: Path) -> None:
+        self._batches.download(file, path, self._call)
+        if next(result_lines(path), b"").startswith(b"<"):
+            # A captive portal's or a proxy's page: taken for results, it would lose all replies of the part.
+            path.unlink()
+            raise UnavailableError(f"a web page came in place of the {file.kind} file; it is fetched again next time")
+
+    def _custom_id(self, line: bytes) -> str:
+        try:
+            return self._batches.read_result(line).custom_id
+        except MalformedError:
+            return ""  # as when settling: one line that cannot be read says nothing of the others
 
     # --- polling and fetching -----------------------------------------------------------------------------------
 
@@ -259,7 +277,7 @@ class BatchEngine:
             if path.exists():
                 continue  # it counts only once it is whole
             try:
-                self._batches.download(file, path, self._call)
+                self._download(file, path)
             except ProviderError as error:
                 if error.status not in (404, 410):
                     raise
@@ -299,3 +317,8 @@ def _unknown_batch(ledger: Ledger, part: Part, error: ProviderError) -> BatchErr
         " its retention, or was made with another account's key. With the right key, call refresh() again; to wait for"
         f" it no longer, job.give_up({part.n}), after which job.retry() asks its rows again. ({error})"
     )
+
+
+def _names_no_file(error: ProviderError) -> bool:
+    # OpenAI says it of a batch's input with status 400.
+    return (isinstance(error, RequestError) and error.status == 404) or "no such file" in str(error).lower()

@@ -17,6 +17,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -265,7 +266,8 @@ def result_path(ledger: Ledger, part: Part, kind: str) -> Path:
     """Return where a part's results or errors are kept as they came."""
     if ledger.record.backend == "anthropic":
         return ledger.path(OUTPUT, f"results{_suffix(part)}.jsonl")
-    name = f"batch_error_{part.remote}.txt" if kind == "error" else f"batch_result_{part.remote}.jsonl"
+    remote = re.sub(r"[^\w.\-]", "_", part.remote)  # some servers' ids have a slash, which no file name has
+    name = f"batch_error_{remote}.txt" if kind == "error" else f"batch_result_{remote}.jsonl"
     return ledger.path(OUTPUT, name)
 
 

@@ -279,8 +279,10 @@ class BatchJob:
             As :meth:`results`.
         """
         from lmsyz.extract import run_rows
+        from lmsyz.run import settle_earlier
 
         ledger = Ledger.load(self.folder)
+        settle_earlier(Path(ledger.cache_path), ledger.record.fingerprint)
         planned, rows = self._unanswered(ledger)
         if planned.ask:
             connection, index = self._connected(), self._frame(ledger)[1]

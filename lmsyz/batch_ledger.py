@@ -29,8 +29,9 @@ from typing import Any
 from lmsyz.errors import BatchError, UsageError
 from lmsyz.store import TaskRecord
 
-__all__ = ["Ledger", "Part", "PartState", "check_job_id", "ledgers_in", "locked", "write_private"]
+__all__ = ["REQUESTS_A_PART", "Ledger", "Part", "PartState", "check_job_id", "ledgers_in", "locked", "write_private"]
 
+REQUESTS_A_PART = 5000  # the seed package's number; the providers take 50,000 and more
 FORMAT = 1
 LEDGER, LOCK = "job.json", "job.lock"
 JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -146,6 +147,8 @@ class Ledger:
         Unix time.
     ignore_prompt : bool
         Whether answers to another prompt do as well.
+    requests_a_part : int
+        Requests in one batch at most.
     n_rows : int
         Rows of the frame that it was last called with.
     n_too_long : int
@@ -169,6 +172,7 @@ class Ledger:
     own_client: bool
     created: float
     ignore_prompt: bool = False
+    requests_a_part: int = REQUESTS_A_PART
     n_rows: int = 0
     n_too_long: int = 0
     in_parts: str = ""

@@ -83,7 +83,7 @@ class Settling:
                 elif result.custom_id not in answered and self._take(result, asked, sent):
                     answered.add(result.custom_id)
         self._write()
-        reason = _reason_without_result(self._part)
+        reason = _reason_without_result(self._part, is_kept=bool(answered))
         for custom_id, asked in index.items():
             if custom_id not in answered:
                 for key in asked.keys:
@@ -181,7 +181,11 @@ def part_run_id(ledger: Ledger, part: Part) -> str:
     return f"batch-{ledger.job_id}-{part.n}"
 
 
-def _reason_without_result(part: Part) -> str:
+def _reason_without_result(part: Part, *, is_kept: bool) -> str:
+    if part.n_ok and not is_kept:
+        # Some servers drop what was answered of a batch that was cancelled or failed.
+        word = "cancelled" if part.remote_state == BatchState.CANCELLED else "failed"
+        return f"{word}: of the {part.n_ok:,} requests that the provider counts as answered it gave none back"
     if part.remote_state == BatchState.EXPIRED:
         return "failed: the batch expired before this row's request was run"
     if part.remote_state == BatchState.CANCELLED:

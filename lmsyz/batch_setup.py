@@ -12,7 +12,7 @@ from lmsyz.batch_files import PartWriter, read_index
 from lmsyz.batch_ledger import Ledger
 from lmsyz.cache import SqliteCache
 from lmsyz.engine import Plan
-from lmsyz.errors import LmsyzError, UsageError
+from lmsyz.errors import LmsyzError, RequestError, UsageError
 from lmsyz.image_rows import chunks_within
 from lmsyz.ladder import Ladder
 from lmsyz.place import Place, connect_place, find_place
@@ -26,7 +26,6 @@ from lmsyz.settings import Settings
 from lmsyz.task import Task, without_hidden
 
 __all__ = [
-    "REQUESTS_A_PART",
     "Connection",
     "add_parts",
     "connected",
@@ -37,7 +36,6 @@ __all__ = [
     "told",
 ]
 
-REQUESTS_A_PART = 5000  # the seed package's number; the providers take 50,000 and more
 BYTES_A_PART = 100_000_000
 CONNECTIONS = 4
 
@@ -72,12 +70,12 @@ def add_parts(
     rows: Rows,
     *,
     alone: frozenset[bytes] = frozenset(),
-    requests_a_part: int = REQUESTS_A_PART,
 ) -> None:
     """Write requests for the rows of a plan into new parts, and the parts into the ledger."""
     batches = connection.batches
     limits = BatchLimits(
-        n_requests=min(batches.limits.n_requests, requests_a_part), n_bytes=min(batches.limits.n_bytes, BYTES_A_PART)
+        n_requests=min(batches.limits.n_requests, ledger.requests_a_part),
+        n_bytes=min(batches.limits.n_bytes, BYTES_A_PART),
     )
     writer = PartWriter(
         ledger,
@@ -125,6 +123,11 @@ def told(error: LmsyzError, job_id: str) -> LmsyzError:
         f"What was submitted is safe: the same call goes on from there, and so does lmsyz.BatchJob.load({job_id!r})."
         " Nothing is created twice."
     )
+    if isinstance(error, RequestError) and error.status != 404:
+        error.add_note(
+            "A batch was refused as it stands. If it is too large for this endpoint, the same call with a smaller"
+            " max_requests_per_batch= sends its rows in smaller ones; job.cancel() takes them back."
+        )
     return error
 
 

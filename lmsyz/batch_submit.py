@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
 
-from lmsyz.batch_files import INPUT, OUTPUT, FrameFile, index_path, input_path
+from lmsyz.batch_files import INPUT, OUTPUT, FrameFile, index_path, input_path, read_index
 from lmsyz.batch_job import BATCH_ROOT, BatchJob
-from lmsyz.batch_ledger import LEDGER, Ledger, PartState, check_job_id, ledgers_in, locked
-from lmsyz.batch_setup import REQUESTS_A_PART, Connection, add_parts, connected, keys_of, make_engine, told
+from lmsyz.batch_ledger import LEDGER, REQUESTS_A_PART, Ledger, Part, PartState, check_job_id, ledgers_in, locked
+from lmsyz.batch_setup import Connection, add_parts, connected, keys_of, make_engine, told
 from lmsyz.cache import SqliteCache
 from lmsyz.engine import plan
 from lmsyz.errors import MissingKeyError, UsageError
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["submit_batch"]
 
 ID_DIGITS = 32
+NO_BATCH = (PartState.BUILT, PartState.UPLOADED, PartState.HELD)
 LIVE_ARGUMENTS = {
     "max_workers": "The provider decides how much of it runs at once",
     "on_error": "Say it when you read the answers: job.results(on_error=...)",
@@ -90,7 +91,8 @@ def submit_batch(
         request_options=options,
     )
     size = check_size(chunk_size, "chunk_size", rows_a_request(settings, has_images=image_col is not None))
-    requests_a_part = check_size(max_requests_per_batch, "max_requests_per_batch", REQUESTS_A_PART)
+    if max_requests_per_batch is not None:
+        check_size(max_requests_per_batch, "max_requests_per_batch", REQUESTS_A_PART)
     limits = image_limits(place.backend)
     rows = read_rows(df, text_col, id_col, dedupe=dedupe, image_col=image_col, image_limits=limits)
     long_texts = read_long_texts(own, settings, place)
@@ -105,7 +107,7 @@ def submit_batch(
     connection = connected(task, place, timeout_s=settings.timeout)
     budget = long_texts.token_budget(settings.chunk_tokens, task, place)
     new = _new_ledger(folder, task, place, store=store, chunk_size=size, token_budget=budget)
-    how = {"requests_a_part": requests_a_part, "fresh": fresh, "ignore": ignore_prompt_hash}
+    how = {"requests_a_part": max_requests_per_batch, "fresh": fresh, "ignore": ignore_prompt_hash}
     _put_down(new, connection, rows, df.index, send=send, **how)
     show = settings.progress if progress is None else progress
     return BatchJob(folder, lambda: connection, rows=rows, index=df.index, show_progress=show)
@@ -116,12 +118,22 @@ def _refuse_live_arguments(options: Mapping[str, Any]) -> None:
         raise UsageError(f"{name}= is for df.ie.extract; a batch has no use for it. {LIVE_ARGUMENTS[name]}")
 
 
-def _put_down(new: Ledger, connection: Connection, rows: Rows, index: pd.Index, *, send: bool, **how: Any) -> None:
+def _put_down(
+    new: Ledger,
+    connection: Connection,
+    rows: Rows,
+    index: pd.Index,
+    *,
+    send: bool,
+    requests_a_part: int | None,
+    **how: Any,
+) -> None:
     """Write the job down under its lock, and submit what is not submitted yet unless it is to be a draft."""
     _make_folders(new.folder)
     with locked(new.folder):
         ledger = _ledger_of(new) if send else _draft_of(new)
-        _plan_parts(ledger, connection, rows, index, failed_too=not send, **how)
+        again = _make_smaller(ledger, requests_a_part) if requests_a_part is not None else set()
+        _plan_parts(ledger, connection, rows, index, again=again, failed_too=not send, **how)
         errors = make_engine(ledger, connection).push(poll=False) if send else []
     if errors:
         raise told(errors[0], new.job_id)
@@ -133,15 +145,15 @@ def _plan_parts(
     rows: Rows,
     index: pd.Index,
     *,
-    requests_a_part: int,
+    again: set[bytes],
     fresh: bool,
     ignore: bool,
     failed_too: bool,
 ) -> None:
-    """Write down the frame, and requests for what is neither stored nor sent already."""
+    """Write down the frame, and requests for what is neither stored nor sent already, or was taken back."""
     with SqliteCache(ledger.cache_path) as cache:
         planned = plan(cache, connection.task, rows, fresh=fresh, ignore_prompt=ignore)
-    sent = keys_of(ledger, only_open=fresh or failed_too)
+    sent = keys_of(ledger, only_open=fresh or failed_too) - again
     asked = rows.asked
     planned.ask = [p for p in planned.ask if asked.keys[p] not in sent]
     _refuse_what_is_on_its_way(ledger, {asked.keys[p] for p in planned.ask})
@@ -151,7 +163,7 @@ def _plan_parts(
     ledger.in_parts = parts_words(rows)
     ledger.n_too_long = sum(map(len, refusals(rows, planned.answers).values()))
     ledger.save()
-    add_parts(ledger, connection, planned, asked, requests_a_part=requests_a_part)
+    add_parts(ledger, connection, planned, asked)
 
 
 def _refuse_what_is_on_its_way(ledger: Ledger, keys: set[bytes]) -> None:
@@ -192,10 +204,26 @@ def _draft_of(new: Ledger) -> Ledger:
     ledger.parts = [p for p in ledger.parts if p.state is not PartState.BUILT]
     ledger.chunk_size = new.chunk_size
     ledger.save()
-    for part in unsent:
-        for path in (input_path(old, part), index_path(old, part)):
-            path.unlink(missing_ok=True)
+    _remove_files(old, unsent)
     return ledger
+
+
+def _make_smaller(ledger: Ledger, requests_a_part: int) -> set[bytes]:
+    """Hold new parts to a size, take back larger ones that no batch came of, and return their texts' keys."""
+    ledger.requests_a_part = requests_a_part
+    larger = [p for p in ledger.parts if p.state in NO_BATCH and p.n_requests > requests_a_part]
+    keys = {key for part in larger for asked in read_index(ledger, part) for key in asked.keys}
+    if larger:
+        ledger.parts = [p for p in ledger.parts if p not in larger]
+        ledger.save()
+        _remove_files(ledger, larger)
+    return keys
+
+
+def _remove_files(ledger: Ledger, parts: Sequence[Part]) -> None:
+    for part in parts:
+        for path in (input_path(ledger, part), index_path(ledger, part)):
+            path.unlink(missing_ok=True)
 
 
 def _new_ledger(folder: Path, task: Task, place: Place, *, store: Path, chunk_size: int, token_budget: int) -> Ledger:

@@ -13,13 +13,13 @@ __all__ = ["SeedFace"]
 # NULL as the prompt hash asks for rows under any; a seed row without a hash matches no particular one.
 OWN = (
     "SELECT a.id, a.answer FROM row_ids r JOIN tasks t ON t.id = r.task_id JOIN answers a ON a.key = r.key"
-    " AND a.task_id = r.task_id WHERE r.row_id = ?1 AND (?2 IS NULL OR t.prompt_hash = ?2)"
+    " AND a.task_id = r.task_id WHERE r.row_id = ? AND (? IS NULL OR t.prompt_hash = ?)"
     " ORDER BY a.id DESC LIMIT 1"
 )
 SEED = (
     "SELECT coalesce(m.after_answer, 0), s.json_result FROM results s"
-    " LEFT JOIN seed_marks m ON m.row_id = s.row_id WHERE s.row_id = ?1"
-    " AND (?2 IS NULL OR s.prompt_hash = ?2)"
+    " LEFT JOIN seed_marks m ON m.row_id = s.row_id WHERE s.row_id = ?"
+    " AND (? IS NULL OR s.prompt_hash = ?)"
 )
 
 
@@ -43,8 +43,8 @@ class SeedFace(CacheFile):
         """
         row_id = clean(str(row_id))
         with self._reading() as db:
-            own = db.execute(OWN, (row_id, prompt_hash)).fetchone()
-            seed = db.execute(SEED, (row_id, prompt_hash)).fetchone()
+            own = db.execute(OWN, (row_id, prompt_hash, prompt_hash)).fetchone()
+            seed = db.execute(SEED, (row_id, prompt_hash, prompt_hash)).fetchone()
         if own and (seed is None or own[0] > seed[0]):
             return {"input_id": row_id, **json.loads(own[1])}
         return dict(json.loads(seed[1])) if seed else None
@@ -77,10 +77,10 @@ class SeedFace(CacheFile):
         -------
         set of str
         """
-        own = "SELECT r.row_id FROM row_ids r JOIN tasks t ON t.id = r.task_id WHERE ?1 IS NULL OR t.prompt_hash = ?1"
-        seed = "SELECT row_id FROM results WHERE ?1 IS NULL OR prompt_hash = ?1"
+        own = "SELECT r.row_id FROM row_ids r JOIN tasks t ON t.id = r.task_id WHERE ? IS NULL OR t.prompt_hash = ?"
+        seed = "SELECT row_id FROM results WHERE ? IS NULL OR prompt_hash = ?"
         with self._reading() as db:
-            return {row[0] for sql in (own, seed) for row in db.execute(sql, (prompt_hash,)).fetchall()}
+            return {row[0] for sql in (own, seed) for row in db.execute(sql, (prompt_hash, prompt_hash)).fetchall()}
 
     def seed_rows(self, prompt_hash: str | None, ids: Collection[str]) -> dict[str, str]:
         """Return rows of the seed package's table that no task has taken over yet.

@@ -103,7 +103,8 @@ def wait(job_id: str, root: Path, interval: float | None, timeout: float | None)
 @_root
 @click.option("--out", type=FILE, help="A .csv, .parquet or .jsonl file.  [default: CSV on stdout]")
 @click.option("--drop-failed", is_flag=True, help="Leave out rows without an answer.")
-def results(job_id: str, root: Path, out: Path | None, drop_failed: bool) -> None:
+@click.option("--safe-csv", is_flag=True, help="Put an apostrophe before texts that a spreadsheet would run.")
+def results(job_id: str, root: Path, out: Path | None, drop_failed: bool, safe_csv: bool) -> None:
     """Write what has come home so far: one line a row, ids first, ie_error last."""
     if out is not None:
         file_kind(out)
@@ -111,6 +112,10 @@ def results(job_id: str, root: Path, out: Path | None, drop_failed: bool) -> Non
     n_bad = int(frame["ie_error"].notna().sum())
     if frame.index.nlevels == 1 and frame.index.name is None:
         frame = frame.rename_axis("row")
+    if safe_csv and (out is None or out.suffix.lower() == ".csv"):
+        from lmsyz.csv_guard import guarded_frame
+
+        frame = guarded_frame(frame)
     if out is None:
         click.echo(frame.to_csv(), nl=False)
     else:

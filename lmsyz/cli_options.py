@@ -125,5 +125,5 @@ def _through(step: Callable[[], Any], trouble: str) -> Any:
     except UnicodeDecodeError as error:
         hint = "Excel's own encoding is cp1252 in most of the West; lmsyz extract takes --encoding cp1252"
         raise UsageError(f"{trouble}: it is not {error.encoding} text ({hint})") from error
-    except (OSError, ValueError, LookupError) as error:
+    except (OSError, ValueError, LookupError, TypeError, OverflowError) as error:
         raise UsageError(f"{trouble}: {error}") from error

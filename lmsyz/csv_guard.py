@@ -9,8 +9,9 @@ if TYPE_CHECKING:
 
 __all__ = ["guarded_frame", "guarded_text"]
 
-# What Excel, LibreOffice and Google Sheets take for the start of a formula, as OWASP's page on CSV injection lists it.
-STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
+# What Excel, LibreOffice and Google Sheets take for the start of a formula, as OWASP's page on CSV injection lists it;
+# the last four are the same signs in the width of Chinese and Japanese type.
+STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 
 
 def guarded_text(value: Any) -> Any:
@@ -25,14 +26,30 @@ def guarded_text(value: Any) -> Any:
 
 
 def guarded_frame(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return a frame whose texts, column names and index are guarded; lists and objects are written as text first."""
+    """Return a frame whose texts, column names and index are guarded; lists and objects are written as text first.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> guarded_frame(pd.DataFrame({"said": ["=1+1", "fine"]})).to_csv(index=False)
+    "said\\n'=1+1\\nfine\\n"
+    """
     out = frame.copy(deep=False)
     for i, dtype in enumerate(frame.dtypes):
         if dtype.kind not in "iufcbmM":
             out.isetitem(i, [_guarded_cell(value) for value in frame.iloc[:, i]])
-    out.columns = out.columns.map(guarded_text)
-    out.index = out.index.map(guarded_text) if len(out) else out.index
+    out.columns = _guarded_labels(out.columns)
+    out.index = _guarded_labels(out.index)
     return out
+
+
+def _guarded_labels(labels: pd.Index) -> pd.Index:
+    found = labels.map(_guarded_label) if len(labels) else labels
+    return found.set_names([guarded_text(name) for name in labels.names])
+
+
+def _guarded_label(label: Any) -> Any:
+    return tuple(map(guarded_text, label)) if isinstance(label, tuple) else guarded_text(label)
 
 
 def _guarded_cell(value: Any) -> Any:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from lmsyz.cache_file import clean
 from lmsyz.errors import MalformedError
 from lmsyz.long_rows import is_answered
 from lmsyz.providers.base import Reply, Stop
@@ -18,6 +19,10 @@ from lmsyz.store import Saved, Store, TaskRecord
 from lmsyz.task import Task
 
 __all__ = ["EMPTY_ROW", "EMPTY_TEXT", "Plan", "Settled", "plan", "settle", "stored_answers"]
+
+# Whoever reads an answer back, at whatever depth of calls, and whatever a frame is exported to, must be able to.
+DEEPEST = 100
+TOO_DEEP = "the answer is nested too deeply"
 
 EMPTY_TEXT = "invalid: empty text"
 EMPTY_ROW = "invalid: neither text nor image"
@@ -287,4 +292,26 @@ def _nothing(chunk: Chunk, reason: str, outcome: str, *, readable: bool = True) 
 
 
 def _checked(task: Task, answer: Mapping[str, object]) -> str:
-    return answer_json(check(task.schema, answer) if task.schema else answer)
+    """Return an answer's JSON text, as it can be stored and read back anywhere."""
+    found = check(task.schema, answer) if task.schema else answer
+    try:
+        text = answer_json(found)
+    except RecursionError:
+        raise InvalidAnswer(TOO_DEEP) from None
+    if text.count("[") + text.count("{") > DEEPEST and _is_deep(found):
+        raise InvalidAnswer(TOO_DEEP)
+    return text if text.isascii() else clean(text)
+
+
+def _is_deep(answer: object) -> bool:
+    level = [answer]
+    for _ in range(DEEPEST):
+        level = [
+            inner
+            for value in level
+            if isinstance(value, dict | list)
+            for inner in (value.values() if isinstance(value, dict) else value)
+        ]
+        if not level:
+            return False
+    return True

@@ -23,6 +23,7 @@ from lmsyz.place import Place, connect_place, read_task
 from lmsyz.providers import missing_key_message
 from lmsyz.providers.base import Provider, call_options
 from lmsyz.providers.images import image_limits
+from lmsyz.providers.local_server import LOCAL_ENDPOINT, slots_at
 from lmsyz.report import Tally
 from lmsyz.rows import Rows
 from lmsyz.run import Run, new_run_id, settle_earlier, store_what_is_left
@@ -92,7 +93,7 @@ def make_run(
     live_options = LiveOptions(
         chunk_size=check_size(chunk_size, "chunk_size", rows_a_request(settings, has_images=image_col is not None)),
         token_budget=long_texts.token_budget(settings.chunk_tokens, task, place),
-        max_workers=check_size(max_workers, "max_workers", settings.max_workers or ADAPTIVE_WORKERS),
+        max_workers=_n_workers(settings, place, max_workers),
         requests_per_minute=_cap(own, "requests_per_minute", settings.requests_per_minute),
         tokens_per_minute=_cap(own, "tokens_per_minute", settings.tokens_per_minute),
     )
@@ -283,7 +284,7 @@ def run_rows(task: Task, place: Place, rows: Rows, planned: Plan, index: pd.Inde
         options=LiveOptions(
             chunk_size=rows_a_request(settings, has_images=rows.images is not None),
             token_budget=settings.chunk_tokens,
-            max_workers=settings.max_workers or ADAPTIVE_WORKERS,
+            max_workers=_n_workers(settings, place, None),
             requests_per_minute=settings.requests_per_minute,
             tokens_per_minute=settings.tokens_per_minute,
         ),
@@ -383,6 +384,14 @@ def check_size(value: object, name: str, default: int) -> int:
 def rows_a_request(settings: Settings, *, has_images: bool) -> int:
     """Return the rows in a request where the user names no number: few where they have images."""
     return min(settings.chunk_size, IMAGE_ROWS) if has_images else settings.chunk_size
+
+
+def _n_workers(settings: Settings, place: Place, asked: int | None) -> int:
+    """Return how many requests may be in flight: as the user says, else as many as a local server answers at once."""
+    if asked is not None or settings.max_workers:
+        return check_size(asked, "max_workers", settings.max_workers or ADAPTIVE_WORKERS)
+    slots = slots_at(place.base_url) if place.endpoint == LOCAL_ENDPOINT else None
+    return slots or ADAPTIVE_WORKERS
 
 
 def _cap(own: Mapping[str, Any], name: str, default: float | None) -> float | None:

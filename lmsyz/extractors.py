@@ -17,8 +17,8 @@ import pandas as pd
 
 from lmsyz.batch_files import INPUT, OUTPUT, FrameFile, input_path, read_failures, read_index
 from lmsyz.batch_job import BATCH_ROOT, BatchJob
-from lmsyz.batch_ledger import LEDGER, Ledger, Part, PartState, check_job_id, write_private
-from lmsyz.batch_setup import REQUESTS_A_PART, stored_task
+from lmsyz.batch_ledger import LEDGER, REQUESTS_A_PART, Ledger, Part, PartState, check_job_id, write_private
+from lmsyz.batch_setup import stored_task
 from lmsyz.batch_status import BatchStatus
 from lmsyz.batch_submit import submit_batch
 from lmsyz.cache import SqliteCache

@@ -88,12 +88,10 @@ def open_lab(folder: str | os.PathLike[str], *, browser: bool = True) -> int:
     check_installed()
     from lmsyz import sandbox
 
-    box = sandbox.start(default=False)  # outlives this process, so that every notebook finds it
     command = [sys.executable, "-m", "jupyterlab", *([] if browser else ["--no-browser"])]
-    try:
+    # Every notebook finds this sandbox. One that ran before goes on running afterwards: others may be using it.
+    with sandbox.start(default=False):
         return subprocess.run(command, cwd=Path(folder).expanduser(), check=False).returncode
-    finally:
-        box.stop()
 
 
 def check_installed() -> None:

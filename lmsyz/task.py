@@ -55,7 +55,7 @@ class Task:
     model: str
     prompt: str
     schema: RowSchema | None = None
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict, repr=False)  # its headers may hold a key
     verify: bool = False
     stored: TaskRecord | None = None
 

@@ -23,7 +23,8 @@ class Step:
     """One answer.
 
     ``before_s`` passes before a byte is sent; ``hang`` sends headers and then nothing; ``trickle_s`` passes between
-    the single bytes of the body; ``drop`` closes the connection without an answer, ``cut`` in the middle of the body.
+    the single bytes of the body; ``drop`` closes the connection without an answer, ``cut`` in the middle of the body;
+    ``endless`` sends the body again and again, in chunks, until the client hangs up.
     """
 
     status: int = 200
@@ -34,6 +35,7 @@ class Step:
     hang: bool = False
     drop: bool = False
     cut: bool = False
+    endless: bool = False
 
     @property
     def payload(self) -> bytes:
@@ -72,6 +74,8 @@ class ScriptedServer:
 
             def do_POST(self) -> None:
                 server.answer(self)
+
+            do_GET = do_POST
 
             def log_message(self, *_: object) -> None:
                 pass
@@ -114,7 +118,10 @@ class ScriptedServer:
         handler.send_response(step.status)
         for name, value in {"content-type": "application/json", **step.headers}.items():
             handler.send_header(name, value)
-        handler.send_header("content-length", str(len(step.payload)))
+        if step.endless:
+            handler.send_header("transfer-encoding", "chunked")
+        else:
+            handler.send_header("content-length", str(len(step.payload)))
         handler.end_headers()
         handler.wfile.flush()
         self._send_body(handler, step)
@@ -122,6 +129,10 @@ class ScriptedServer:
     def _send_body(self, handler: BaseHTTPRequestHandler, step: Step) -> None:
         if step.hang:
             self.over.wait(30)
+        elif step.endless:
+            chunk = b"%x\r\n%b\r\n" % (len(step.payload), step.payload)
+            while not self.over.wait(step.trickle_s):
+                handler.wfile.write(chunk)
         elif step.cut:
             handler.wfile.write(step.payload[: len(step.payload) // 2])
             self._hang_up(handler)

@@ -9,6 +9,7 @@ import stat
 from pathlib import Path
 from typing import Any
 
+import openai
 import pandas as pd
 import pytest
 from cache_records import run_python
@@ -534,6 +535,28 @@ def test_an_interrupted_wait_does_not_cancel_the_job(server: Any, monkeypatch: p
     server.advance(1000)
     job.wait()
     assert_all_home(frame(4), job.results())
+
+
+def test_an_upload_that_is_gone_before_its_batch_is_created_is_sent_again(
+    server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind = type(submit(frame(1), job_id="another")._connected().batches)
+    create, lost = kind.create, []
+
+    def too_late(self: Any, path: Path, upload_id: str, *args: Any) -> Any:
+        if not lost:
+            lost.append(upload_id)
+            openai.OpenAI(api_key="sandbox", base_url=server.openai_base_url).files.delete(upload_id)
+        return create(self, path, upload_id, *args)
+
+    monkeypatch.setattr(kind, "create", too_late)
+    with pytest.raises(ProviderError, match="No such File"):
+        submit(frame(4), job_id="one")
+    job = submit(frame(4), job_id="one")
+    job.wait()
+    assert_all_home(frame(4), job.results())
+    assert server.stats()["n_uploads"] == 3
+    assert server.stats()["n_batches_created"] == 2
 
 
 def test_a_lost_network_is_waited_out(server: Any, monkeypatch: pytest.MonkeyPatch, backend: str) -> None:

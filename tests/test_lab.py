@@ -76,6 +76,14 @@ def test_jupyterlab_runs_in_the_folder_with_the_sandbox_up(tmp_path: Path, monke
     assert seen["url"].startswith("http://127.0.0.1:")
 
 
+def test_a_sandbox_that_ran_before_goes_on_running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lab, "check_installed", lambda: None)
+    monkeypatch.setattr("lmsyz.lab.subprocess.run", lambda args, **_: subprocess.CompletedProcess(args, 0))
+    with sandbox.start(default=False) as box:
+        lab.open_lab(tmp_path, browser=False)
+        assert box.stats()["n_requests"] == 0  # it still answers
+
+
 def test_an_installation_without_notebooks_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lab, "__file__", str(tmp_path / "lmsyz" / "lab.py"))
     with pytest.raises(UsageError, match="holds no notebooks"):

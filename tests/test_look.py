@@ -35,6 +35,10 @@ def test_what_a_builder_made_is_put_into_another_as_it_stands():
     assert "&lt;div" not in look.facts([("a", look.note("b"))])
 
 
+def test_dollar_signs_in_a_page_are_not_set_as_formulas():
+    assert look.page("from $5 to $6").startswith('<div class="mathjax_ignore tex2jax_ignore"')
+
+
 def test_numbers_stand_right_with_separators_and_flags_do_not():
     made = look.table(["n"], [[1234567], [True]])
     assert "text-align:right" in made

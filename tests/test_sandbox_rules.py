@@ -62,6 +62,8 @@ MAYBE = {"type": ["string", "null"]}
         ("A plant near Stuttgart.", "location", STRING, "Stuttgart"),
         ("He said “no way” twice.", "quote", STRING, "no way"),
         ("First one. Second one.", "evidence", STRING, "First one."),
+        ("First one. Second one.", "evidence_quote", STRING, "First one."),
+        ("First one. Second one.", "evidenceQuote", STRING, "First one."),
         ("First one. Second one.", "summary", STRING, "First one."),
         ("Dr. Smith paid. Then left.", "headline", STRING, "Dr. Smith paid."),
         ("Dies ist nicht das Haus und der Hund.", "language", STRING, "de"),

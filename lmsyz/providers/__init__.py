@@ -16,6 +16,13 @@ __all__ = ["APIS", "BACKENDS", "base_url_of", "batches_of", "connect", "missing_
 APIS = {"openai": ("chat", "responses"), "anthropic": ("messages",)}
 BACKENDS = tuple(APIS)
 CLIENTS = {"openai": "openai.OpenAI", "anthropic": "anthropic.Anthropic"}
+# Clients without a batch API, and what there is instead. Azure's needs other paths and other names for its models.
+BATCHLESS = {
+    "AzureOpenAI": "Azure's batches are not spoken here",
+    "AnthropicBedrock": "the SDK has no batches on Bedrock",
+    "AnthropicVertex": "the SDK has no batches on Vertex",
+    "AnthropicFoundry": "Foundry has no batch API",
+}
 KEY_VARIABLES = {"openai": "OPENAI_API_KEY", "anthropic": "ANTHROPIC_API_KEY"}
 DEFAULT_URLS = {"openai": "https://api.openai.com/v1", "anthropic": "https://api.anthropic.com"}
 
@@ -102,8 +109,9 @@ def batches_of(provider: Provider) -> Batches:
     Raises
     ------
     UsageError
-        The provider is none of ours.
+        The provider is none of ours, or its client is one without a batch API.
     """
+    _refuse_batchless(getattr(provider, "client", None))
     from lmsyz.providers.anthropic import AnthropicProvider
     from lmsyz.providers.openai import OpenAIProvider
 
@@ -116,6 +124,17 @@ def batches_of(provider: Provider) -> Batches:
 
         return AnthropicBatches(provider.client)
     raise UsageError(f"{type(provider).__name__} has no batch API; backend= is one of {', '.join(BACKENDS)}")
+
+
+def _refuse_batchless(client: Any) -> None:
+    """Say of a client that cannot create batches what can be done with it, before a file is made."""
+    for cls in type(client).__mro__:
+        if cls.__name__ in BATCHLESS:
+            why = BATCHLESS[cls.__name__]
+            raise UsageError(
+                f"client= is of {cls.__name__}, which lmsyz cannot send a batch with ({why}): ask live with"
+                " df.ie.extract(..., client=...), or batch at the provider itself"
+            )
 
 
 def base_url_of(backend: str, client: Any, base_url: str | None) -> str:

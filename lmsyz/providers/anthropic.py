@@ -21,7 +21,7 @@ from lmsyz.providers.base import (
     body_options,
     dicts_in,
 )
-from lmsyz.providers.faults import Fault, error_object, loads_reply, no_reply
+from lmsyz.providers.faults import Fault, error_object, hide_keys, loads_reply, no_reply
 from lmsyz.providers.models import Quirks, check_options
 from lmsyz.providers.sending import post_once
 from lmsyz.schema_render import render
@@ -118,7 +118,7 @@ class AnthropicProvider:
             text=_text_of(dicts_in(payload.get("content"))),
             # pause_turn and reasons still to come leave a reply that is held against its rows like any other.
             stop=STOPS.get(str(reason), Stop.COMPLETE),
-            detail=str(details.get("explanation") or details.get("category") or ""),
+            detail=hide_keys(str(details.get("explanation") or details.get("category") or "")),
             model=str(payload.get("model") or ""),
             usage=_usage(as_dict(payload.get("usage"))),
         )

@@ -33,6 +33,8 @@ FORM_WORDS = (
 )
 SAMPLING = ("temperature", "top_p", "top_k")
 EVERY_ROW_WORDS = ("credit balance", "extra inputs", "max_tokens", "model:")
+# Bedrock's words for a model that it does not have, or not under this name.
+MODEL_WORDS = ("model identifier is invalid", "on-demand throughput")
 STATUS_OF_TYPE = {
     "invalid_request_error": 400,
     "authentication_error": 401,
@@ -77,8 +79,8 @@ def error_of(fault: Fault) -> ProviderError:
         return fault.as_error(UnsupportedFormError)
     if says(*SAMPLING):
         return fault.as_error(RejectedError, hint=f"leave it out of this call; an older model takes {OLD_VERSION}")
-    if fault.status == 404:
-        is_model = "model" in words
+    if fault.status == 404 or says(*MODEL_WORDS):
+        is_model = says("model", "deployment")
         hint = "check model=" if is_model else "is base_url right? For Anthropic's API it has no /v1"
         return fault.as_error(RejectedError, hint=hint)
     return fault.as_error(RejectedError if says(*EVERY_ROW_WORDS) else RequestError)

@@ -33,6 +33,8 @@ __all__ = [
 ]
 
 CALL_OPTIONS = ("extra_headers", "extra_query", "extra_body", "timeout")
+# More is no count of one exchange, and 64 bits, all that the store has for a number, hold sums of it.
+LARGEST_COUNT = 10**15
 
 JsonObject = dict[str, Any]
 
@@ -95,6 +97,15 @@ class Raw:
         return self.headers.get("x-request-id") or self.headers.get("request-id") or ""
 
 
+class Unshown(str):
+    """A header's value, which may be a key: an SDK logs all options of a call at DEBUG, as ``repr`` shows them."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "'(hidden)'"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
     """What travels beside a body, and the seconds that a call may take in all.
@@ -103,8 +114,9 @@ class Call:
     shorter one keeps it otherwise.
     """
 
-    headers: Mapping[str, str] = field(default_factory=dict)
-    query: Mapping[str, Any] = field(default_factory=dict)
+    # Any of them may hold a key.
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    query: Mapping[str, Any] = field(default_factory=dict, repr=False)
     deadline_s: float = 600.0
     is_asked_for: bool = False
 
@@ -159,8 +171,9 @@ def call_options(options: Mapping[str, Any], *, deadline_s: float) -> Call:
     seconds = getattr(timeout, "read", timeout)  # an SDK's Timeout object
     if seconds is not None and (isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not seconds > 0):
         raise UsageError(f"timeout= is the seconds that one request may take, a number above 0; got {timeout!r}")
+    headers = dict(options.get("extra_headers") or {})
     return Call(
-        headers=dict(options.get("extra_headers") or {}),
+        headers={name: Unshown(value) if isinstance(value, str) else value for name, value in headers.items()},
         query=dict(options.get("extra_query") or {}),
         deadline_s=deadline_s if seconds is None else float(seconds),
         is_asked_for=seconds is not None,
@@ -186,7 +199,9 @@ def dump_content(content: str | list[JsonObject]) -> str:
 
 def as_int(value: object) -> int | None:
     """Return a token count, None for anything that is not one."""
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+    if not isinstance(value, int) or isinstance(value, bool):
+        return None
+    return value if 0 <= value <= LARGEST_COUNT else None
 
 
 def as_dict(value: object) -> JsonObject:

@@ -25,6 +25,7 @@ from lmsyz.providers.batches import RemoteBatch, batch_error
 from lmsyz.providers.faults import Fault, loads_reply, no_reply
 from lmsyz.providers.sending import (
     QUIET_S,
+    STAY_HERE,
     allow_only,
     deadline_of,
     errors_made_ours,
@@ -37,6 +38,8 @@ __all__ = ["BatchHttp", "batches_since", "ended_or_raise", "id_of"]
 # So many bytes of a part are fetched anew, to see that they and what follows are of one file.
 OVERLAP = 4096
 TAIL = 64 * 1024
+# An id becomes part of addresses and of file names.
+ID = re.compile(r"[!-~]{1,300}")
 CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
 
 
@@ -162,7 +165,7 @@ class BatchHttp:
         if start:
             headers["Range"] = f"bytes={start}-"
         timeout = httpx2.Timeout(deadline_s, connect=min(deadline_s, QUIET_S))
-        options: Any = {"headers": headers, "params": call.query, "timeout": timeout}
+        options: Any = {"headers": headers, "params": call.query, "timeout": timeout, **STAY_HERE}
         error_of = self._error_of(sought, creates=False)
         try:
             with errors_made_ours(self.client, self.provider, error_of, deadline_s):
@@ -210,7 +213,7 @@ class _Watched:
 def id_of(payload: JsonObject, provider: str) -> str:
     """Return the id of what an answer tells of; without one it is no answer."""
     found = payload.get("id")
-    if not isinstance(found, str) or not found:
+    if not isinstance(found, str) or not ID.fullmatch(found) or ".." in found:
         raise no_reply(provider, json.dumps(payload, ensure_ascii=False))
     return found
 

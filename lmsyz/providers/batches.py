@@ -45,8 +45,7 @@ TERMINAL = ("completed", "failed", "expired", "cancelled")
 TOKEN_LIMIT = "token_limit_exceeded"
 KEYLESS_STATUSES = (401, 402, 403)
 NO_BATCH_API = "has this endpoint a batch API, and is base_url right? OpenAI's ends in /v1, Anthropic's does not"
-
-
+LATEST_S = 2.0**33  # the year 2242: what is later is no Unix time in seconds
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
@@ -291,14 +290,14 @@ def unix_s(value: object) -> float | None:
     (60.0, 60.0, None)
     """
     if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return float(value)
+        return float(value) if 0 <= value < LATEST_S else None
     if not isinstance(value, str):
         return None
     try:
         time = datetime.fromisoformat(value)
     except ValueError:
         return None
-    return (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
+    return unix_s((time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp())
 
 
 def path_id(remote: str) -> str:

@@ -57,19 +57,24 @@ def _certificates(file: str | None, folder: str | None) -> ssl.SSLContext:
 def _bound_error_body(response: httpx2.Response) -> None:
     # The SDKs read these themselves, before anyone sees the response, with a timeout that every byte starts anew.
     if response.status_code >= 300 and isinstance(response.stream, httpx2.SyncByteStream):
-        response.stream = _Bounded(response.stream, response.request.extensions.get("timeout", {}).get("read"))
+        response.stream = _Bounded(response, response.request.extensions.get("timeout", {}).get("read"))
+        response.headers.pop("content-encoding", None)
 
 
 class _Bounded(httpx2.SyncByteStream):
-    """A body that ends after so many bytes, and fails after so many seconds."""
+    """A body, unpacked, that ends after so many bytes, and fails after so many seconds."""
 
-    def __init__(self, stream: httpx2.SyncByteStream, seconds: float | None) -> None:
-        self._stream = stream
+    def __init__(self, response: httpx2.Response, seconds: float | None) -> None:
+        # Unpacked here, piece by piece: packed, a thousandth of the bytes would fill the memory all the same.
+        packing = [("content-encoding", name) for name in response.headers.get_list("content-encoding")]
+        self._unpacked = httpx2.Response(
+            response.status_code, headers=packing, stream=response.stream, request=response.request
+        )
         self._until = None if seconds is None else time.monotonic() + seconds
 
     def __iter__(self) -> Iterator[bytes]:
         size = 0
-        for piece in self._stream:
+        for piece in self._unpacked.iter_bytes():
             yield piece
             size += len(piece)
             if size > LARGEST_ERROR_BODY:
@@ -78,7 +83,7 @@ class _Bounded(httpx2.SyncByteStream):
                 raise httpx2.ReadTimeout("the body of an error answer did not end in time")
 
     def close(self) -> None:
-        self._stream.close()
+        self._unpacked.close()
 
 
 class _OneAThread(httpx2.BaseTransport):

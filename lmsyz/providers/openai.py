@@ -8,6 +8,7 @@ from typing import Any
 from lmsyz.images import ImagePart
 from lmsyz.providers.base import Call, Form, JsonObject, Raw, Reply, body_options
 from lmsyz.providers.faults import Fault, error_object, loads_reply
+from lmsyz.providers.local_server import LOCAL_ENDPOINT, with_count
 from lmsyz.providers.models import OUTPUT_LIMITS, Quirks, check_options
 from lmsyz.providers.openai_faults import error_of, status_in_body
 from lmsyz.providers.openai_replies import parse_chat, parse_responses
@@ -105,10 +106,10 @@ def _build_chat(
         "messages": [{"role": "system", "content": task.system}, {"role": "user", "content": user}],
     }
     if form is Form.SCHEMA:
-        schema = {"name": SCHEMA_NAME, "strict": True, "schema": _envelope(task)}
+        schema = {"name": SCHEMA_NAME, "strict": True, "schema": _envelope(task, user)}
         body["response_format"] = {"type": "json_schema", "json_schema": schema}
     elif form is Form.TOOL:
-        function = {"name": SCHEMA_NAME, "strict": True, "parameters": _envelope(task)}
+        function = {"name": SCHEMA_NAME, "strict": True, "parameters": _envelope(task, user)}
         body["tools"] = [{"type": "function", "function": function}]
         body["tool_choice"] = {"type": "function", "function": {"name": SCHEMA_NAME}}
     elif form is Form.OBJECT:
@@ -125,7 +126,7 @@ def _build_responses(task: Task, user: str | list[JsonObject], form: Form, optio
         body["input"] = [{"role": "user", "content": user}]
     text: JsonObject = {}
     if form is Form.SCHEMA:
-        text["format"] = {"type": "json_schema", "name": SCHEMA_NAME, "strict": True, "schema": _envelope(task)}
+        text["format"] = {"type": "json_schema", "name": SCHEMA_NAME, "strict": True, "schema": _envelope(task, user)}
     elif form is Form.OBJECT:
         text["format"] = {"type": "json_object"}
         # The word must stand in the input itself, not only in the instructions.
@@ -144,5 +145,6 @@ def _build_responses(task: Task, user: str | list[JsonObject], form: Form, optio
     return body | options
 
 
-def _envelope(task: Task) -> JsonObject:
-    return render(task.schema, "openai", verify=task.verify)
+def _envelope(task: Task, user: str | list[JsonObject]) -> JsonObject:
+    envelope = render(task.schema, "openai", verify=task.verify)
+    return with_count(envelope, user) if task.endpoint == LOCAL_ENDPOINT else envelope

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any, Literal
 
 from lmsyz.errors import ProviderError
 from lmsyz.providers.base import Call, JsonObject, as_dict, as_int, dicts_in, dump_body
-from lmsyz.providers.batch_http import BatchHttp, batches_since, ended_or_raise, id_of
+from lmsyz.providers.batch_http import ID, BatchHttp, batches_since, ended_or_raise, id_of
 from lmsyz.providers.batches import (
     BatchLimits,
     BatchProblem,
@@ -77,7 +78,7 @@ class OpenAIBatches:
         custom_id, payload = loads_line(line)
         response = as_dict(payload.get("response"))
         word = str(response.get("status_code"))
-        status = int(word) if word.isdigit() else 200
+        status = int(word) if re.fullmatch("[0-9]{3}", word) else 200
         body = _unquoted(response.get("body"))
         request_id = str(response.get("request_id") or "")
         if status >= 400:
@@ -150,7 +151,7 @@ def _unquoted(body: object) -> object:
 def _without_reply(custom_id: str, error: object) -> BatchResult:
     fault = Fault(provider=NAME, status=None, error=error_object(error))
     code = str(fault.error.get("code") or fault.error.get("type") or "")
-    said = ": ".join(w for w in (code, fault.words) if w) or "the result holds neither a reply nor an error"
+    said = ": ".join(w for w in (hide_keys(code), fault.words) if w) or "the result holds neither a reply nor an error"
     kind: Literal["error", "expired", "cancelled"] = ENDED_KINDS.get(code, "error")
     return BatchResult(
         custom_id=custom_id,
@@ -184,10 +185,11 @@ def _result_files(payload: JsonObject) -> tuple[ResultFile, ...]:
     """Return both files, of which any may be missing in any state; some servers name none with an empty text."""
     kinds: tuple[Literal["output", "error"], ...] = ("output", "error")
     named = ((kind, payload.get(f"{kind}_file_id")) for kind in kinds)
-    return tuple(ResultFile(kind=kind, remote=remote) for kind, remote in named if remote and isinstance(remote, str))
+    found = [(kind, remote) for kind, remote in named if isinstance(remote, str) and ID.fullmatch(remote)]
+    return tuple(ResultFile(kind=kind, remote=remote) for kind, remote in found)
 
 
 def _problems(errors: object) -> Iterator[BatchProblem]:
     for error in dicts_in(errors if isinstance(errors, list) else as_dict(errors).get("data")):
-        message = hide_keys(str(error.get("message") or ""))
-        yield BatchProblem(code=str(error.get("code") or ""), message=message, line=as_int(error.get("line")))
+        code, message = (hide_keys(str(error.get(name) or "")) for name in ("code", "message"))
+        yield BatchProblem(code=code, message=message, line=as_int(error.get("line")))

@@ -17,6 +17,7 @@ from lmsyz.errors import (
     UnsupportedFormError,
 )
 from lmsyz.providers.faults import Fault, plain_error
+from lmsyz.providers.gateway_faults import is_flagged
 
 __all__ = ["error_of", "status_in_body"]
 
@@ -43,11 +44,14 @@ LONG_WORDS = ("context length", "context size", "context window", "prompt is too
 BLOCKED_CODES = {"content_filter", "content_policy_violation", "responsibleaipolicyviolation", "invalid_prompt"}
 BLOCKED_WORDS = ("flagged", "moderation", "content policy", "content management policy")
 UNKNOWN_MODEL = re.compile(
-    r"(?i)\bmodel\b.*(not found|not exist)|not a valid model|(unknown|no such|invalid) model|deployment .*not exist"
+    r"(?i)\bmodels?\b.*(not found|not exist)|not a valid model|(unknown|no such|invalid) model|deployment .*not exist"
+    r"|no endpoints found (for|matching)|no allowed providers"  # OpenRouter: a model that nobody serves, or not to you
 )
 UNKNOWN_MODEL_CODES = {"model_not_found", "deploymentnotfound"}
 KEY_WORDS = re.compile(r"(?i)api[ _-]?key")  # Gemini answers 400 to a bad one
 ROW_PARAMS = ("messages", "input", "instructions", "url", "image_url")  # url: an image that cannot be fetched
+# Gemini, of a field that it does not know, and of a country; Azure, of a version that it does not know.
+EVERY_ROW = re.compile(r"(?i)unknown name .*cannot find field|location is not supported|api version not supported")
 PERMANENT_CODES = {"unsupported_parameter", "unsupported_value", "unknown_parameter"}
 
 
@@ -74,7 +78,7 @@ def error_of(fault: Fault) -> ProviderError:
 def status_in_body(error: Mapping[str, object]) -> int | None:
     """Return the HTTP status that an error object inside a 200 stands for; None is a failure that passes."""
     code = error.get("code")
-    if isinstance(code, str) and code.isdigit():
+    if isinstance(code, str) and re.fullmatch("[0-9]{1,9}", code):
         code = int(code)
     if isinstance(code, int) and not isinstance(code, bool) and 400 <= code < 600:
         return code
@@ -93,6 +97,8 @@ def _about_these_rows(fault: Fault) -> ProviderError | None:
         return fault.as_error(TooLongError)
     if fault.codes & BLOCKED_CODES or (fault.status in (400, 403) and any(w in words for w in BLOCKED_WORDS)):
         return fault.as_error(BlockedError)
+    if fault.status == 403 and is_flagged(fault.error):
+        return fault.as_error(BlockedError)
     return None
 
 
@@ -101,7 +107,9 @@ def _about_the_model(fault: Fault) -> ProviderError | None:
     if fault.status not in (400, 404, 422):
         return None
     if fault.codes & UNKNOWN_MODEL_CODES or fault.param == "model" or UNKNOWN_MODEL.search(fault.words):
-        return fault.as_error(RejectedError, hint="check model=")
+        is_azure = "deploymentnotfound" in fault.codes
+        hint = "check model=, or the client's azure_deployment=, which goes before it" if is_azure else "check model="
+        return fault.as_error(RejectedError, hint=hint)
     return None
 
 
@@ -125,7 +133,7 @@ def _about_every_row(fault: Fault) -> ProviderError | None:
         return fault.as_error(RejectedError, hint="check api_key= or the environment")
     if fault.status == 404:
         return fault.as_error(RejectedError, hint="is base_url right? For OpenAI's API it ends in /v1")
-    if "unrecognized request argument" in fault.words.lower():
+    if "unrecognized request argument" in fault.words.lower() or EVERY_ROW.search(fault.words):
         # Said without a code or a param, as public issue threads show.
         return fault.as_error(RejectedError, hint="an option of this call: check its spelling")
     param = re.split(r"[.\[]", fault.param)[0]

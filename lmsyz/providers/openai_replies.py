@@ -6,7 +6,7 @@ import json
 
 from lmsyz.errors import MalformedError, UnavailableError
 from lmsyz.providers.base import JsonObject, Reply, Stop, Usage, as_dict, as_int, dicts_in
-from lmsyz.providers.faults import Fault, error_object, no_reply
+from lmsyz.providers.faults import Fault, error_object, hide_keys, no_reply
 from lmsyz.providers.openai_faults import error_of, status_in_body
 from lmsyz.rows import read_results
 
@@ -15,26 +15,34 @@ __all__ = ["parse_chat", "parse_responses"]
 NAME = "openai"
 # "length" is OpenAI's word; Mistral and some gateways pass on others.
 TRUNCATED = ("length", "max_tokens", "model_length", "max_output_tokens")
+# Gemini's endpoint passes on Google's own words for a filter, in capitals and with no text beside them (public threads:
+# HKUDS/Vibe-Trading 308, NousResearch/hermes-agent 53610).
+FILTERED = ("safety", "recitation", "blocklist", "prohibited_content", "spii", "image_safety")
 
 
 def parse_chat(payload: JsonObject, text: str) -> Reply:
     """Read a chat completion."""
     choice = next(iter(dicts_in(payload.get("choices"))), None)
     if choice is None:
-        raise no_reply(NAME, text)
-    reason = str(choice.get("finish_reason") or "").lower()
+        if not _is_prompt_filtered(payload):
+            raise no_reply(NAME, text)
+        choice = {"finish_reason": "content_filter"}
+    reason = str(choice.get("finish_reason") or choice.get("native_finish_reason") or "").lower()
     if choice.get("error") or reason == "error":
         # OpenRouter: the model's own host failed after the answer had begun.
         error = error_object(choice)
         raise error_of(Fault(provider=NAME, status=status_in_body(error), error=error))
     message = choice.get("message")
     if not isinstance(message, dict):
-        raise no_reply(NAME, text)
+        # What a filter stopped may have no message at all.
+        if _stop_of(reason) is Stop.COMPLETE:
+            raise no_reply(NAME, text)
+        message = {}
     refusal = message.get("refusal")
     return Reply(
         text=_tool_arguments(message) or _joined(message.get("content")),
         stop=Stop.REFUSED if refusal else _stop_of(reason),
-        detail=str(refusal or ""),
+        detail=hide_keys(str(refusal or "")),
         model=str(payload.get("model") or ""),
         usage=_usage(payload, "prompt_tokens", "completion_tokens"),
     )
@@ -58,7 +66,7 @@ def parse_responses(payload: JsonObject, text: str) -> Reply:
     return Reply(
         text="".join(str(p.get("text") or "") for p in parts if p.get("type") == "output_text"),
         stop=stop,
-        detail="; ".join(refusals) or str(reason or ""),
+        detail=hide_keys("; ".join(refusals) or str(reason or "")),
         model=str(payload.get("model") or ""),
         usage=_usage(payload, "input_tokens", "output_tokens"),
     )
@@ -93,7 +101,13 @@ def _joined(content: object) -> str:
 def _stop_of(reason: str) -> Stop:
     if reason in TRUNCATED:
         return Stop.TRUNCATED
-    return Stop.FILTERED if reason.startswith("content_filter") else Stop.COMPLETE
+    return Stop.FILTERED if reason.startswith("content_filter") or reason in FILTERED else Stop.COMPLETE
+
+
+def _is_prompt_filtered(payload: JsonObject) -> bool:
+    """Whether Azure says of a reply without any choice that its filter stopped the prompt."""
+    found = [as_dict(p.get("content_filter_results")) for p in dicts_in(payload.get("prompt_filter_results"))]
+    return any(as_dict(category).get("filtered") is True for results in found for category in results.values())
 
 
 def _usage(payload: JsonObject, input_name: str, output_name: str) -> Usage:

@@ -14,9 +14,19 @@ from typing import Any
 
 from lmsyz.errors import ProviderError, RejectedError, UnavailableError, UsageError
 from lmsyz.providers.base import Call, JsonObject, Raw
-from lmsyz.providers.faults import Fault, error_object, hide_keys
+from lmsyz.providers.credentials import HTTP_LIBRARIES, credential_error, hide_secrets
+from lmsyz.providers.faults import Fault, error_object
 
-__all__ = ["QUIET_S", "allow_only", "deadline_of", "errors_made_ours", "file_deadline", "post_once", "send_once"]
+__all__ = [
+    "QUIET_S",
+    "STAY_HERE",
+    "allow_only",
+    "deadline_of",
+    "errors_made_ours",
+    "file_deadline",
+    "post_once",
+    "send_once",
+]
 
 # No provider's reply comes near; a body without end must not fill the memory.
 LARGEST_REPLY = 64 * 1024 * 1024
@@ -24,8 +34,9 @@ CONNECT_S = 10.0
 SDK_TIMEOUT_S = 600.0  # of a client that was given none
 SLOWEST_BYTES_PER_S = 32 * 1024  # a file of 200 MB may take 100 minutes
 QUIET_S = 60.0  # within a file, without a byte
-HTTP_LIBRARIES = ("httpx2", "httpx", "httpcore2", "httpcore")
 SDK_ERRORS = ("OpenAIError", "AnthropicError")
+# A redirect would take the texts to another host, and the key as well, in any header but one. And a file is read once.
+STAY_HERE = {"follow_redirects": False}
 
 
 def post_once(
@@ -99,10 +110,7 @@ def send_once(
     import httpx2
 
     timeout = httpx2.Timeout(answer_s, connect=min(answer_s, CONNECT_S))
-    options: Any = {"headers": call.headers, "params": call.query, "timeout": timeout}
-    if n_bytes:
-        # A file is read once: after a redirect nothing of it would be left to send.
-        options["follow_redirects"] = False
+    options: Any = {"headers": call.headers, "params": call.query, "timeout": timeout, **STAY_HERE}
     started = time.monotonic()
     with errors_made_ours(client, provider, error_of, deadline_s):
         response = getattr(client, method)(path, cast_to=httpx2.Response, options=options, **arguments)
@@ -202,9 +210,10 @@ def _status_fault(provider: str, error: Exception, client: Any) -> Fault | None:
     status = getattr(error, "status_code", None)
     if not isinstance(status, int):
         return None
-    found = error_object(getattr(error, "body", None))
-    if isinstance(found.get("message"), str):
-        found["message"] = hide_keys(found["message"], _key_of(client))
+    found = {
+        name: hide_secrets(value, client) if isinstance(value, str) else value
+        for name, value in error_object(getattr(error, "body", None)).items()
+    }
     headers = getattr(getattr(error, "response", None), "headers", None) or {}
     return Fault(
         provider=provider,
@@ -218,7 +227,10 @@ def _network_error(provider: str, error: Exception, client: Any, deadline_s: flo
     """Return our error for a call that brought no answer; None for what is no fault of the call, such as a bug."""
     chain = list(_causes(error))
     names = {cls.__name__ for e in chain for cls in type(e).__mro__}
-    where = hide_keys(str(getattr(client, "base_url", "")).rstrip("/"), _key_of(client))
+    untaken = credential_error(provider, chain, client)
+    if untaken is not None:
+        return untaken
+    where = hide_secrets(str(getattr(client, "base_url", "")).rstrip("/"), client)
     if any("CERTIFICATE_VERIFY_FAILED" in str(e) for e in chain):
         hint = "behind a proxy that opens TLS, SSL_CERT_FILE names its certificates"
         return RejectedError(f"{provider}: the certificate of {where} cannot be verified ({hint})", provider=provider)
@@ -234,7 +246,7 @@ def _network_error(provider: str, error: Exception, client: Any, deadline_s: flo
         what = f"cannot be reached {within}" if connecting else f"gave no answer {within}"
         return UnavailableError(f"{provider}: {where} {what} (timeout=... changes that)", provider=provider)
     if "APIConnectionError" in names or any(_is_of_http(e) or isinstance(e, OSError) for e in chain):
-        reason = hide_keys(str(chain[-1]) or type(chain[-1]).__name__, _key_of(client))
+        reason = hide_secrets(str(chain[-1]) or type(chain[-1]).__name__, client)
         hint = (
             " (is it running, and is base_url right?)"
             if any(isinstance(e, ConnectionRefusedError) for e in chain)
@@ -242,7 +254,7 @@ def _network_error(provider: str, error: Exception, client: Any, deadline_s: flo
         )
         return UnavailableError(f"{provider}: the connection to {where} failed: {reason}{hint}", provider=provider)
     if names & set(SDK_ERRORS) or (isinstance(error, TypeError) and "authentication" in str(error)):
-        reason = hide_keys(str(error), _key_of(client))
+        reason = hide_secrets(str(error), client)
         return RejectedError(f"the {provider} client refused the call: {reason}", provider=provider)
     return None
 
@@ -258,8 +270,3 @@ def _causes(error: BaseException) -> Iterable[BaseException]:
 
 def _is_of_http(error: BaseException) -> bool:
     return any(cls.__module__.partition(".")[0] in HTTP_LIBRARIES for cls in type(error).__mro__)
-
-
-def _key_of(client: Any) -> str:
-    key = getattr(client, "api_key", None)
-    return key if isinstance(key, str) else ""

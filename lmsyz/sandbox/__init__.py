@@ -13,6 +13,11 @@ Batches too: OpenAI's files and batches, and Anthropic's message batches, each r
 lie on disk, so that they outlive the server and its being killed; they take a few seconds (``Faults(batch_s=...)``) of
 a clock that ``Sandbox.advance`` moves on; and what went in and was paid for is told by ``Sandbox.batch_rows``.
 
+The same answers and troubles come in other providers' dialects, for clients of the user's own and for ``base_url=``:
+Azure's (``Sandbox.azure_endpoint``, :mod:`lmsyz.sandbox.azure`), OpenRouter's (``Sandbox.openrouter_base_url``,
+:mod:`lmsyz.sandbox.openrouter`), Gemini's (``Sandbox.gemini_base_url``, :mod:`lmsyz.sandbox.gemini`), and Anthropic's
+API as Foundry, Bedrock and Vertex speak it (:mod:`lmsyz.sandbox.claude_platforms`). These have no batches.
+
 Models: ``sandbox-rules`` and ``sandbox-rules-mini`` take sampling parameters and both names of the output limit;
 ``sandbox-rules-reasoning`` is as strict as current models: no sampling parameters, ``max_completion_tokens`` only, no
 forced tool on Anthropic's side, and thinking that counts as output. ``gpt-4.1-mini`` and ``claude-haiku-4-5-20251001``,

@@ -118,6 +118,8 @@ class AnthropicMessages:
             return common.error(504, "The gateway did not get an answer in time.")
         if kind == "batch_errors":
             return common.error(400, "The sandbox fails this request, as its faults ask it to.")
+        if kind == "blocked":
+            return common.error(400, "Output blocked by content filtering policy")
         if kind == "nested":
             return common.error(400, "The request body is nested too deeply.")
         return common.error(500, "Internal server error")

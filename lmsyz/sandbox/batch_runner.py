@@ -169,7 +169,7 @@ class _Run:
         return "succeeded", {"status": 200, "body": reply, "tag": draws.tag}, rows
 
     def _replied(self, ask: Ask, draws: Draws) -> tuple[JsonObject, list[Row]]:
-        refusal = refusal_of(self._api, ask, self._faults)
+        refusal = refusal_of(self._api, ask, self._faults, self._batch.seed)
         if refusal is not None:
             self._tally.faults[refusal[0]] += 1
             raise refusal[1]

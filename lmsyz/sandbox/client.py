@@ -152,6 +152,21 @@ class Sandbox:
         return self.url
 
     @property
+    def azure_endpoint(self) -> str:
+        """What ``openai.AzureOpenAI(azure_endpoint=...)`` wants; any deployment's name will do."""
+        return self.url
+
+    @property
+    def openrouter_base_url(self) -> str:
+        """Where OpenRouter's dialect of OpenAI's API is spoken; models are ``vendor/name``."""
+        return f"{self.url}/openrouter/api/v1"
+
+    @property
+    def gemini_base_url(self) -> str:
+        """Where the dialect of Gemini's OpenAI-compatible endpoint is spoken; models are ``gemini-...``."""
+        return f"{self.url}/gemini/v1beta/openai"
+
+    @property
     def pid(self) -> int:
         """Its process."""
         return self._entry.pid

@@ -2,7 +2,7 @@
 
 Every draw is a hash of (seed, request body, how often this body came, kind of fault, row), so a run can be repeated
 exactly, whatever the order in which requests arrive, and a repeated request can fare better than the first. Only
-``refused`` is a matter of the row's text and the seed alone: such a row is refused for ever.
+``blocked`` and ``refused`` are a matter of the row's text and the seed alone: such a row is refused for ever.
 """
 
 from __future__ import annotations
@@ -48,12 +48,16 @@ class Faults:
         Reply cut as if at the token limit, with the finish or stop reason that says so.
     malformed : float
         Broken JSON with a normal finish or stop reason.
+    blocked : float
+        Share of row texts that a content policy stops before the model sees them: an error, for the whole request.
     refused : float
         Share of row texts that the model refuses. A request that holds one is refused as a whole.
     missing : float
         Row left out of the reply.
     duplicated : float
         Row's id given twice, the second time on another row's answer where there is one.
+    several : float
+        Row answered three times under its own id, each time otherwise, as small models do.
     swapped : float
         Row's id exchanged with the next row's.
     foreign : float
@@ -121,9 +125,11 @@ class Faults:
     filtered: float = 0.0
     truncated: float = 0.0
     malformed: float = 0.0
+    blocked: float = 0.0
     refused: float = 0.0
     missing: float = 0.0
     duplicated: float = 0.0
+    several: float = 0.0
     swapped: float = 0.0
     foreign: float = 0.0
     latency_s: float = 0.0
@@ -200,7 +206,7 @@ class Faults:
 
 REQUEST_FAULTS = ("rate_limited", "overloaded", "server_error", "dropped", "not_a_reply")
 REPLY_FAULTS = ("filtered", "truncated", "malformed")
-ROW_FAULTS = ("refused", "missing", "duplicated", "swapped", "foreign")
+ROW_FAULTS = ("blocked", "refused", "missing", "duplicated", "several", "swapped", "foreign")
 BATCH_FAULTS = (
     "batch_errors",
     "batch_duplicated",
@@ -266,9 +272,9 @@ class Draws:
         return rate > 0 and self.uniform(kind, what) < rate
 
 
-def refuses(seed: int, text: str, rate: float) -> bool:
-    """Return whether a row's text is among those that are refused for ever."""
-    return rate > 0 and _uniform(b"%d" % seed, f"refused\0{text}") < rate
+def refuses(seed: int, text: str, rate: float, *, kind: str = "refused") -> bool:
+    """Return whether a row's text is among those that are refused for ever, by the model or (``blocked``) before it."""
+    return rate > 0 and _uniform(b"%d" % seed, f"{kind}\0{text}") < rate
 
 
 def _uniform(key: bytes, what: str) -> float:

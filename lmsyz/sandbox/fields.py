@@ -194,6 +194,10 @@ _BY_NAME = {
     "input_text": _BY_WORD["verbatim"],
     "input_opening": _BY_WORD["opening"],
     "text": _BY_WORD["verbatim"],
+    "evidence_quote": _BY_WORD["evidence"],
+    "evidence_quotes": _BY_WORD["evidence"],
+    "supporting_quote": _BY_WORD["evidence"],
+    "supporting_quotes": _BY_WORD["evidence"],
     "main_point": _BY_WORD["summary"],
     "key_point": _BY_WORD["summary"],
 }
@@ -229,8 +233,9 @@ def reader_of(name: str, node: Node, kind: str) -> Reader | None:
             return counter
     if kind == "string" and node.get("format") in _BY_FORMAT:
         return _BY_FORMAT[node["format"]]
-    if name.lower() in _BY_NAME:
-        return _BY_NAME[name.lower()]
+    spelt = "_".join(tokens)  # evidenceQuote, evidence-quote and "Evidence quote" are one name
+    if spelt in _BY_NAME:
+        return _BY_NAME[spelt]
     described = re.findall(r"[a-z]+", str(node.get("description") or "").lower())
     for word in [*reversed(tokens), *described]:
         if word in _BY_WORD:

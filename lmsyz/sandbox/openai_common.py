@@ -198,6 +198,9 @@ def failure(kind: str, message: str = "", *, retry_after_s: float | None = None)
         return error(504, "The gateway did not get an answer in time.", kind="server_error")
     if kind == "batch_errors":
         return error(400, "The sandbox fails this request, as its faults ask it to.")
+    if kind == "blocked":
+        said = "Invalid prompt: your prompt was flagged as potentially violating our usage policy."
+        return error(400, said, code="invalid_prompt")
     if kind == "nested":
         return error(400, "The JSON body of your request is nested too deeply.")
     said = "The server had an error while processing your request. Sorry about that!"

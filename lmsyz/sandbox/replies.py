@@ -41,13 +41,20 @@ class Replied:
     faults: tuple[str, ...] = ()
 
 
-def refusal_of(api: Api, ask: Ask, faults: Faults) -> tuple[str, ApiError] | None:
-    """Return the fault and the error of a request whose form or size is not taken, None for one that is."""
+def refusal_of(api: Api, ask: Ask, faults: Faults, seed: int) -> tuple[str, ApiError] | None:
+    """Return the fault and the error of a request whose form, size or text is not taken, None for one that is."""
     if ask.form in faults.refused_forms:
         return "refused_forms", api.refuse_form(ask.form)
     if ask.input_tokens > (faults.context_tokens or CONTEXT_TOKENS):
         return "context_tokens", api.too_long(ask.input_tokens, faults.context_tokens or CONTEXT_TOKENS)
+    if faults.blocked and _is_blocked(ask, faults.blocked, seed):
+        return "blocked", api.failure("blocked")
     return None
+
+
+def _is_blocked(ask: Ask, rate: float, seed: int) -> bool:
+    texts = [row.text.raw for row in read_rows(ask.user)] or [ask.user]
+    return any(refuses(seed, text, rate, kind="blocked") for text in texts)
 
 
 def cache_told(ask: Ask, outcome: Outcome, is_cached: Callable[[str], bool]) -> Outcome:
@@ -74,7 +81,7 @@ def reply_to(ask: Ask, faults: Faults, draws: Draws, seed: int) -> Replied:
     )
     if found.whole is None and not found.envelope and not found.prose:
         return Replied(outcome=_refused(ask, UNKNOWN), rows=asked, n_unanswered=1)
-    found, fallen = _row_faults(found, rows, faults, draws)
+    found, fallen = _row_faults(found, rows, faults, draws, _fields_of(ask.schema, found.envelope))
     value, text = _written(ask, found, ignored=ignored)
     outcome, more = _finished(ask, value, text, faults, draws, tool="" if ignored else ask.tool)
     return Replied(outcome=outcome, rows=asked, n_unanswered=found.n_unanswered, faults=(*fallen, *more))
@@ -90,7 +97,9 @@ def _filtered(ask: Ask) -> Outcome:
     return Outcome(text="", stop="filtered", refusal=words, output_tokens=ask.thinking_tokens)
 
 
-def _row_faults(found: Answer, rows: list[Row], faults: Faults, draws: Draws) -> tuple[Answer, list[str]]:
+def _row_faults(
+    found: Answer, rows: list[Row], faults: Faults, draws: Draws, fields: Mapping[str, Any]
+) -> tuple[Answer, list[str]]:
     """Leave out, repeat, exchange and add rows."""
     if not found.envelope or not rows:
         return found, []
@@ -115,12 +124,39 @@ def _row_faults(found: Answer, rows: list[Row], faults: Faults, draws: Draws) ->
             if falls("duplicated", faults.duplicated, i):
                 # As a model does it: one row's id a second time, on the answer that belongs to the next row.
                 result.append({**kept[(i + 1) % len(kept)], ID: row.get(ID)})
+            if falls("several", faults.several, i):
+                result += [_otherwise(row, fields, way) for way in (1, 2)]
         if falls("foreign", faults.foreign, i):
             result.append({**row, ID: f"foreign-{draws.tag[:8]}-{i}"})
     return (
         dataclasses.replace(found, rows=result),
         fallen,
     )
+
+
+def _fields_of(schema: Mapping[str, Any] | None, envelope: str) -> Mapping[str, Any]:
+    """Return the schemas of a row's fields, none where the reply has no schema."""
+    node: Any = schema
+    for step in ("properties", envelope, "items", "properties"):
+        node = node.get(step) if isinstance(node, Mapping) else None
+    return node if isinstance(node, Mapping) else {}
+
+
+def _otherwise(row: Mapping[str, Any], fields: Mapping[str, Any], way: int) -> dict[str, Any]:
+    """Return a row's answer with other values, of which a schema's own are kept to."""
+    return {k: v if k == ID else _other_value(v, fields.get(k), way) for k, v in row.items()}
+
+
+def _other_value(value: Any, node: Any, way: int) -> Any:
+    choices = node.get("enum") if isinstance(node, Mapping) else None
+    if choices and value in choices:
+        return choices[(choices.index(value) + way) % len(choices)]
+    if isinstance(value, bool):
+        return value if way == 2 else not value
+    if isinstance(value, int | float):
+        highest = node.get("maximum") if isinstance(node, Mapping) else None
+        return value - way if highest is not None and value + way > highest else value + way
+    return f"{value} ({way + 1})" if isinstance(value, str) else value
 
 
 def _written(ask: Ask, found: Answer, *, ignored: bool) -> tuple[Any, str]:

@@ -31,7 +31,7 @@ The same text always gets the same answer. A field is answered by the first of t
   n_employees, number_of_stores, ...              the number before that noun
   company, firm, acquirer, target, person         names with a cue: Inc, Bank; "X said"; "X acquired Y"; Mr, President
   country, location                               a list of names; a capital after in, at, from
-  quote; evidence                                 text in quotation marks; else the first sentence
+  quote; evidence, evidence_quote                 text in quotation marks; for evidence, else the first sentence
   summary, title, headline                        first sentence
   rationale, reason, explanation                  a sentence that says it was a rule
   language, keywords, email, url, phone           stop words; most frequent words; patterns

@@ -17,14 +17,19 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from lmsyz.sandbox import anthropic_common, openai_common
 from lmsyz.sandbox.anthropic_api import AnthropicMessages
 from lmsyz.sandbox.anthropic_batches import AnthropicBatches
+from lmsyz.sandbox.azure import AzureChat, AzureResponses
 from lmsyz.sandbox.batch_runner import Runner
 from lmsyz.sandbox.batch_shelf import Shelf
+from lmsyz.sandbox.claude_platforms import Bedrock, Foundry, Vertex
 from lmsyz.sandbox.control import LABEL_HEADER, Control, json_response
+from lmsyz.sandbox.doors import Dialect, Door
 from lmsyz.sandbox.faults import Draws, Faults
+from lmsyz.sandbox.gemini import GeminiChat
 from lmsyz.sandbox.openai_batches import OpenAIBatches
 from lmsyz.sandbox.openai_chat import OpenAIChat
 from lmsyz.sandbox.openai_files import OpenAIFiles
 from lmsyz.sandbox.openai_responses import OpenAIResponses
+from lmsyz.sandbox.openrouter import OpenRouterChat
 from lmsyz.sandbox.replies import cache_told, refusal_of, reply_to
 from lmsyz.sandbox.sending import Dropped, Portal
 from lmsyz.sandbox.state import State
@@ -33,6 +38,15 @@ from lmsyz.sandbox.wire import CREATED, MODELS, Api, ApiError, Ask, JsonObject
 __all__ = ["APIS", "make_app"]
 
 APIS: tuple[Api, ...] = (OpenAIChat(), OpenAIResponses(), AnthropicMessages())
+DIALECTS: tuple[Dialect, ...] = (
+    AzureChat(),
+    AzureResponses(),
+    OpenRouterChat(),
+    GeminiChat(),
+    Foundry(),
+    Bedrock(),
+    Vertex(),
+)
 BATCHES = (OpenAIFiles, OpenAIBatches, AnthropicBatches)
 LOCAL_HOSTS = ("127.0.0.1", "localhost", "[::1]")
 
@@ -56,6 +70,7 @@ def make_app(state: State, token: str, stop: Callable[[], None], runner: Runner 
     control = Control(state, runner, token, stop)
     routes = [
         *(Route(api.path, _Endpoint(api, state), methods=["POST"]) for api in APIS),
+        *_doors(state),
         Route("/v1/messages/count_tokens", _CountTokens(state), methods=["POST"]),
         *(r for home in BATCHES for r in home(state, runner).routes()),
         Route("/v1/models", models.many, methods=["GET"]),
@@ -65,6 +80,16 @@ def make_app(state: State, token: str, stop: Callable[[], None], runner: Runner 
     elsewhere = _elsewhere(state)
     handlers: dict[Any, Any] = {HTTPException: elsewhere, Exception: elsewhere}
     return _HostCheck(Starlette(routes=routes, exception_handlers=handlers))
+
+
+def _doors(state: State) -> list[Route]:
+    """Return the routes of the dialects, each before the endpoint that answers it."""
+    behind = {api.label: _Endpoint(api, state) for api in APIS}
+    return [
+        Route(path, Door(dialect, behind[dialect.endpoint], state), methods=["POST"])
+        for dialect in DIALECTS
+        for path in dialect.routes
+    ]
 
 
 class _HostCheck:
@@ -154,7 +179,7 @@ class _Endpoint:
         if draws.falls("rate_limited", faults.rate_limited):
             state.fell("rate_limited")
             raise api.failure("requests", retry_after_s=faults.retry_after_s)
-        refusal = refusal_of(api, ask, faults)
+        refusal = refusal_of(api, ask, faults, state.seed)
         if refusal is not None:
             state.fell(refusal[0])
             raise refusal[1]

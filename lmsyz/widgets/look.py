@@ -157,7 +157,8 @@ def page(title: str, *blocks: Html) -> Html:
         f"color:{INK};font-size:13px;line-height:1.5;max-width:100%;overflow-x:auto;font-variant-numeric:tabular-nums"
     )
     head = f'<div style="font-weight:600;margin-bottom:4px">{_safe(title)}</div>'
-    return Html(f'<div style="{look}">{head}{joined(*blocks)}</div>')
+    # Else Jupyter sets what stands between two dollar signs of a text as a formula; older front ends know the 2nd name.
+    return Html(f'<div class="mathjax_ignore tex2jax_ignore" style="{look}">{head}{joined(*blocks)}</div>')
 
 
 def text_table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

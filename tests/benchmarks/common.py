@@ -7,8 +7,9 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -21,13 +22,15 @@ CHUNK = 5
 
 
 class Line(NamedTuple):
-    """One figure, what it should be, and what it is made of."""
+    """One figure, what it should be, and what it is made of; ``figures`` hold the same and more, as numbers."""
 
     what: str
     measured: str
     aim: str = ""
     is_met: bool | None = None
     detail: str = ""
+    who: str = ""
+    figures: Mapping[str, float] = MappingProxyType({})
 
 
 def frame(n: int) -> pd.DataFrame:

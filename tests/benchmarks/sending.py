@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import http.client
 import json
+import os
 import signal
 import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +33,12 @@ from tests.benchmarks.common import (
 )
 from tests.benchmarks.stand_in import running
 
+ALL_CORES = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
 
-def cpu() -> Iterator[Line]:
+
+def cpu(n_requests: int = 1000, repeats: int = 5) -> Iterator[Line]:
     for backend, method in (("openai", "chat.completions.create"), ("anthropic", "messages.create")):
-        yield cpu_a_request(backend, method)
+        yield cpu_a_request(backend, method, n_requests, repeats=repeats)
 
 
 def cpu_a_request(backend: str, method: str, n_requests: int = 1000, workers: int = 16, repeats: int = 5) -> Line:
@@ -83,47 +89,94 @@ def loop_over(create: Callable[..., Any], bodies: list[dict[str, Any]], workers:
 
 
 def latency(n_requests: int = 2000, workers: int = 100, latency_s: float = 0.2, repeats: int = 3) -> Iterator[Line]:
-    """Share of the ideal time at a real latency, and of that the part that only the start costs."""
-    df, ideal = frame(n_requests * CHUNK), n_requests / workers * latency_s
+    """Share of the ideal time at a real latency, without the start and without the first turn, and what bounds it."""
+    df, turns = frame(n_requests * CHUNK), n_requests / workers
     with tempfile.TemporaryDirectory() as folder:
         with running() as url:
             bodies = sent_bodies(n_requests, url, "openai", folder)
+        posted = [json.dumps(body).encode() for body in bodies]
         with running(latency_s=latency_s) as url:
             create, close = bare_create(url, "openai")
             about = {"max_workers": workers, **place(url)}
             works: list[Callable[[], Any]] = [
                 lambda: extract(df, folder, **about),
-                lambda: loop_over(create, bodies, workers),
                 lambda: extract(df[:CHUNK], folder, **about),
+                lambda: extract(df[: workers * CHUNK], folder, **about),
+                lambda: loop_over(create, bodies, workers),
+                lambda: loop_over(create, bodies[:workers], workers),
+                lambda: plain_loop(url, posted, workers),
             ]
             took = interleaved(wall_of, works, repeats)
             cpu_s = cpu_of(works[0])
             close()
-    ours, bare, start = (statistics.median(t) for t in took)
-    share = ideal / (ours - start)
-    cpu_share = cpu_s / ideal
+        with on_core(-1), running(latency_s=latency_s) as url, on_core(0):
+            about = {"max_workers": workers, **place(url)}  # the works send there from now on
+            apart = interleaved(wall_of, [works[0], works[1], works[5]], 1)
+    ours, start, ours_first, bare, bare_first, plain = (statistics.median(t) for t in took)
+    what = f"ideal time : time, {workers} workers, {latency_s * 1e3:.0f} ms"
+    yield from shares(what, turns * latency_s, ours=ours, start=start, bare=bare, plain=plain, cpu_s=cpu_s)
+    a, b = ((whole - first) / (turns - 1) for whole, first in ((ours, ours_first), (bare, bare_first)))
+    detail = f"{latency_s * 1e3:.0f} : {a * 1e3:.0f} ms; a bare create() loop {latency_s / b:.2f}"
+    yield Line("  a turn of all workers after the first", f"{latency_s / a:.2f}", detail=detail)
+    (ours,), (start,), (plain,) = apart
+    detail = f"the standard library's HTTP client {turns * latency_s / plain:.2f}; one round"
     yield Line(
-        f"ideal time : time, {workers} workers, {latency_s * 1e3:.0f} ms",
-        f"{share:.2f}",
-        "at least 0.95",
-        share >= 0.95,
-        f"{ideal:.1f} : {ours:.1f} s, start-up {start:.2f} s of it left out; CPU at the ideal pace {cpu_share:.0%} of a"
-        " core",
+        "  with a core for the server and one for us", f"{turns * latency_s / (ours - start):.2f}", detail=detail
     )
+
+
+def shares(
+    what: str, ideal: float, *, ours: float, start: float, bare: float, plain: float, cpu_s: float
+) -> Iterator[Line]:
+    share = ideal / (ours - start)
+    left_out, busy = f"start-up {start:.2f} s of it left out", f"CPU at the ideal pace {cpu_s / ideal:.0%} of a core"
+    detail = f"{ideal:.1f} : {ours:.1f} s, {left_out}; {busy}"
+    yield Line(what, f"{share:.2f}", "at least 0.95", share >= 0.95, detail)
     yield Line("  the same with start-up and probe", f"{ideal / ours:.2f}")
     yield Line("  the same of a bare create() loop", f"{ideal / bare:.2f}")
+    detail = "what the machine allows"
+    yield Line("  the same of the standard library's HTTP client", f"{ideal / plain:.2f}", detail=detail)
 
 
-def limit() -> Iterator[Line]:
-    yield limited(silent=False)
-    yield limited(silent=True)
+def plain_loop(url: str, bodies: list[bytes], workers: int) -> None:
+    """Send the bodies by the least there is, a connection a thread, and parse the answers."""
+    own, headers = threading.local(), {"content-type": "application/json"}
+
+    def post(body: bytes) -> Any:
+        if not hasattr(own, "connection"):
+            own.connection = http.client.HTTPConnection(url.removeprefix("http://"))
+        own.connection.request("POST", "/v1/chat/completions", body, headers)
+        return json.load(own.connection.getresponse())
+
+    with ThreadPoolExecutor(workers) as pool:
+        for _ in pool.map(post, bodies):
+            pass
 
 
-def limited(*, silent: bool, n_requests: int = 1000, rate: float = 50.0) -> Line:
+@contextmanager
+def on_core(which: int) -> Iterator[None]:
+    """Keep this thread, and the threads and processes that it starts, to one core of those there are."""
+    if not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {sorted(ALL_CORES)[which]})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def limit(n_requests: int = 1000) -> Iterator[Line]:
+    yield limited(n_requests, silent=False)
+    yield limited(n_requests, silent=True)
+
+
+def limited(n_requests: int, *, silent: bool, rate: float = 50.0) -> Line:
     """Time over the ideal under a limit, and how many requests were refused on the way."""
     with running(latency_s=0.1, limit=rate, silent=silent) as url, tempfile.TemporaryDirectory() as folder:
         took = wall_of(lambda: extract(frame(n_requests * CHUNK), folder, max_workers=100, **place(url)))
-        n_refused = counts(url)["limited"]
+        n_refused = int(counts(url)["limited"])
     ideal = (n_requests - rate) / rate  # the bucket is full at the start
     how = "429s alone" if silent else "limit in headers"
     detail = f"{took:.1f} : {ideal:.1f} s, {n_refused} 429s for {n_requests} requests"
@@ -131,7 +184,7 @@ def limited(*, silent: bool, n_requests: int = 1000, rate: float = 50.0) -> Line
     return Line(f"time : ideal, {rate:.0f} requests/s, {how}", f"{value:.2f}", "at most 1.1", value <= 1.1, detail)
 
 
-def counts(url: str) -> dict[str, int]:
+def counts(url: str) -> dict[str, float]:
     with urllib.request.urlopen(f"{url}/counts") as response:
         return dict(json.load(response))
 

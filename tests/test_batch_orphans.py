@@ -1,0 +1,131 @@
+"""A batch that may have been created without our hearing of it is found again, whatever clocks and results say."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from lmsyz import batch, batch_job
+from lmsyz.batch import BatchEngine
+from lmsyz.batch_job import BatchJob
+from lmsyz.batch_ledger import Ledger
+from lmsyz.batch_setup import make_engine
+from lmsyz.batch_submit import submit_batch
+from lmsyz.errors import UnavailableError
+
+PROMPT, SCHEMA = "Give the digest of each text.", {"digest": str}
+DF = pd.DataFrame({"text": [f"Row {i} is one of a dozen." for i in range(12)]})
+HOUR_S = 3600.0
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch, "GRACE_S", 0.0)
+    monkeypatch.setattr(batch_job, "SHORTEST_POLL_S", 0.02)
+    monkeypatch.setenv("LMSYZ_PROGRESS", "false")
+
+
+@pytest.fixture(params=["openai", "anthropic"])
+def backend(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def unheard(server: Any, backend: str, clock: Callable[[], float]) -> BatchJob:
+    """Submit a job whose six batches are created without an answer, by a clock of its own."""
+    server.set_faults(batch_s=0.05, create_timeout=1.0, batch_foreign=1.0)
+    job = submit_batch(
+        DF,
+        PROMPT,
+        schema=SCHEMA,
+        backend=backend,
+        job_id="job",
+        cache_path="a.sqlite",
+        chunk_size=2,
+        max_requests_per_batch=1,
+        send=False,
+    )
+    errors = engine(job, clock).push()
+    assert errors
+    assert all(isinstance(e, UnavailableError) for e in errors)
+    return job
+
+
+def engine(job: BatchJob, clock: Callable[[], float]) -> BatchEngine:
+    made = make_engine(Ledger.load(job.folder), job._connected())
+    made._clock = clock
+    return made
+
+
+def assert_created_once(server: Any, job: BatchJob, clock: Callable[[], float]) -> None:
+    server.set_faults(batch_s=0.05)
+    server.advance(1)
+    for _ in range(4):
+        engine(job, clock).push()
+        server.advance(1)
+    out = job.results()
+    assert out["ie_error"].isna().all(), out["ie_error"].value_counts()
+    assert server.stats()["n_batches_created"] == 6
+
+
+@pytest.mark.parametrize("wrong_by_s", [2 * HOUR_S, 14 * HOUR_S, -14 * HOUR_S])
+def test_a_clock_that_is_wrong_by_hours_creates_no_batch_twice(
+    sandbox_default: Any, backend: str, wrong_by_s: float
+) -> None:
+    job = unheard(sandbox_default, backend, lambda: time.time() + wrong_by_s)
+    assert_created_once(sandbox_default, job, lambda: time.time() + wrong_by_s)
+
+
+def test_a_clock_that_is_set_right_after_the_creation_creates_no_batch_twice(
+    sandbox_default: Any, backend: str
+) -> None:
+    job = unheard(sandbox_default, backend, lambda: time.time() + 40 * HOUR_S)
+    assert_created_once(sandbox_default, job, time.time)
+
+
+def test_a_clock_that_is_set_back_does_not_make_a_part_wait_until_it_has_caught_up(
+    sandbox_default: Any, backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch, "GRACE_S", 60.0)
+    job = unheard(sandbox_default, backend, lambda: time.time() + 14 * HOUR_S)
+    monkeypatch.setattr(type(job._connected().batches), "recent", lambda *args: iter(()))  # nothing was created
+    sandbox_default.set_faults(batch_s=0.05)
+    engine(job, time.time).push()
+    assert sandbox_default.stats()["n_batches_created"] == 6
+    engine(job, lambda: time.time() + 61).push()
+    assert sandbox_default.stats()["n_batches_created"] == 12
+
+
+def test_a_batch_is_ours_wherever_in_its_results_our_ids_are(sandbox_default: Any) -> None:
+    job = unheard(sandbox_default, "anthropic", time.time)
+    assert_created_once(sandbox_default, job, time.time)
+    assert sandbox_default.stats()["n_faults"]["batch_foreign"] == 6
+
+
+def test_an_ended_batch_without_results_may_be_ours_and_is_not_created_again(sandbox_default: Any) -> None:
+    job = unheard(sandbox_default, "anthropic", time.time)
+    sandbox_default.advance(1)
+    sandbox_default.set_faults(batch_s=0.05, results_gone=True)
+    engine(job, time.time).push()
+    assert {str(p.state) for p in Ledger.load(job.folder).parts} == {"unsure"}
+    assert_created_once(sandbox_default, job, time.time)
+
+
+def test_a_web_page_in_place_of_results_is_not_taken_for_them(
+    sandbox_default: Any, backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = unheard(sandbox_default, backend, time.time)
+    kind = type(job._connected().batches)
+
+    def portal(self: Any, file: Any, path: Any, call: Any) -> None:
+        path.write_bytes(b"<!doctype html><title>Sign in</title>")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(kind, "download", portal)
+        sandbox_default.advance(1)
+        errors = engine(job, time.time).push()
+        assert "a web page came in place of the output file" in str(errors[-1])
+    assert_created_once(sandbox_default, job, time.time)
