@@ -142,7 +142,7 @@ class LiveEngine:
             token_budget=options.token_budget,
             distinct_openings=task.verify,
         )
-        self._fresh = chunks_within(chunks, rows, image_limits(task.backend))
+        self._fresh = chunks_within(chunks, self.rows, image_limits(task.backend))
         self.limiter = Limiter(
             max_concurrency=options.max_workers,
             requests_per_minute=options.requests_per_minute,

@@ -62,6 +62,7 @@ def with_parts(
         keys += [part for part, _ in pieces]
         texts += [text for _, text in pieces]
     ids = part_ids(rows, {key: len(pieces) for key, pieces in parts.items()})
+    # Each part of a text goes with the image of its row.
     images = None if rows.images is None else [rows.images[position] for position in at]
     asked = replace(rows, texts=texts, keys=keys, ids=ids, images=images)
     long = LongRows(

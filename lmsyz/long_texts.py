@@ -158,17 +158,13 @@ class LongTexts:
             key = rows.keys[position]
             if key in parts or key in refused:
                 continue
-            if rows.has_image(position):
-                refused[key] = (
-                    "failed: a text that goes with an image is not cut, and this one is too long; shorten it (got about"
-                    f" {estimate_tokens(text):,} tokens)"
-                )
-                continue
             texts = _cut_fields(text, limits.part or 0) if rows.named_fields else cut_text(text, limits.part or 0)
             if isinstance(texts, str):
                 refused[key] = texts
                 continue
-            parts[key] = [(_key(part, seen, rows.named_fields), part) for part in texts]
+            image = rows.images[position] if rows.images is not None else None
+            name = image.name if image is not None else ""
+            parts[key] = [(_key(part, seen, rows.named_fields, name), part) for part in texts]
         return with_parts(rows, parts, refused, merge=self.merge, merge_name=_name(self.merge))
 
 
@@ -240,11 +236,11 @@ def _whole(name: str, value: object, least: int) -> int:
     return size
 
 
-def _key(part: str, seen: Counter[str] | None, named_fields: bool) -> bytes:
+def _key(part: str, seen: Counter[str] | None, named_fields: bool, image: str) -> bytes:
     if seen is None:
-        return text_key(part, named_fields=named_fields)
+        return text_key(part, named_fields=named_fields, image=image)
     seen[part] += 1
-    return text_key(part, occurrence=seen[part] - 1, named_fields=named_fields)
+    return text_key(part, occurrence=seen[part] - 1, named_fields=named_fields, image=image)
 
 
 def _name(merge: object) -> str:

@@ -540,7 +540,7 @@ def test_an_interrupted_wait_does_not_cancel_the_job(server: Any, monkeypatch: p
 def test_an_upload_that_is_gone_before_its_batch_is_created_is_sent_again(
     server: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kind = type(submit(frame(1), job_id="another")._connected().batches)
+    kind = type(submit(frame(1), job_id="another", temperature=0)._connected().batches)
     create, lost = kind.create, []
 
     def too_late(self: Any, path: Path, upload_id: str, *args: Any) -> Any:

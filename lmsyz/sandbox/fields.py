@@ -233,9 +233,9 @@ def reader_of(name: str, node: Node, kind: str) -> Reader | None:
             return counter
     if kind == "string" and node.get("format") in _BY_FORMAT:
         return _BY_FORMAT[node["format"]]
-    spelt = "_".join(tokens)  # evidenceQuote, evidence-quote and "Evidence quote" are one name
-    if spelt in _BY_NAME:
-        return _BY_NAME[spelt]
+    for spelt in (name.lower(), "_".join(tokens)):  # evidenceQuote, evidence-quote and "Evidence quote" are one name
+        if spelt in _BY_NAME:
+            return _BY_NAME[spelt]
     described = re.findall(r"[a-z]+", str(node.get("description") or "").lower())
     for word in [*reversed(tokens), *described]:
         if word in _BY_WORD:
