@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from lmsyz.batch_ledger import Ledger, Part, PartState
+from lmsyz.html_block import html_block
 
 __all__ = ["BatchStatus", "status_of"]
 
@@ -82,7 +83,7 @@ class BatchStatus:
             f'<td style="text-align:left">{html.escape(value)}</td></tr>'
             for name, value in self.facts()
         )
-        return f"<div><b>{html.escape(f'batch job {self.job_id}: {self.state}')}</b><table>{rows}</table></div>"
+        return html_block(f"<b>{html.escape(f'batch job {self.job_id}: {self.state}')}</b><table>{rows}</table>")
 
     def facts(self) -> list[tuple[str, str]]:
         """Return what there is to say, as names and values."""

@@ -23,6 +23,7 @@ from lmsyz.errors import (
 )
 from lmsyz.extract import check_size
 from lmsyz.frames import read_rows
+from lmsyz.html_block import html_block
 from lmsyz.place import Place, connect_place, make_task, read_task
 from lmsyz.pricing import Pricer
 from lmsyz.providers.base import Usage, call_options
@@ -170,7 +171,7 @@ class Draft(str):
         schema = "" if self.schema is None else json.dumps(self.schema, ensure_ascii=False, indent=2)
         shown = f"<details><summary>Schema</summary><pre>{html.escape(schema)}</pre></details>" if schema else ""
         prompt = f'<pre style="white-space: pre-wrap">{html.escape(self.prompt)}</pre>'
-        return f"<div><p>Draft by {html.escape(self._told())}</p>{prompt}{shown}</div>"
+        return html_block(f"<p>Draft by {html.escape(self._told())}</p>{prompt}{shown}")
 
     def _told(self) -> str:
         cost = "cost unknown" if self.cost is None else f"${self.cost:.4f}"

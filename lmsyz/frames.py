@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["ERROR_COLUMN", "DataFrameIterator", "answers_frame", "errors_frame", "jobs_frame", "read_rows", "row_ids"]
 
 ERROR_COLUMN = "ie_error"
-PENDING = "pending: not asked yet"
+PENDING = "pending: no answer yet"
 PARSED_AT_ONCE = 2000
 OFFENDERS_SHOWN = 5
 

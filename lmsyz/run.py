@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lmsyz.errors import ExtractionError, ProviderError, RunInterrupted, UsageError
+from lmsyz.errors import ExtractionError, LmsyzError, ProviderError, RunInterrupted, UsageError
+from lmsyz.html_block import html_block
 from lmsyz.live import LiveEngine
 from lmsyz.long_rows import parts_words
 from lmsyz.manifest import build_manifest
@@ -195,7 +196,9 @@ class Run:
         if not done:
             raise TimeoutError(f"the run has not ended after {timeout:g} s; it goes on ({self._line()})")
         if self.engine and self.engine.error:
-            raise self._told(self.engine.error)
+            error = self._told(self.engine.error)
+            # How a worker came to it is three screens of a notebook, and tells a user nothing that the words do not.
+            raise error.with_traceback(None) if isinstance(error, LmsyzError) else error
         return self._by_wish(self.frame())
 
     def __await__(self) -> Any:
@@ -315,7 +318,7 @@ class Run:
             for reason, (n, examples) in self._top_reasons()
         )
         title = html.escape(f"lmsyz run {self.run_id}: {self._line()}")
-        return f"<div><b>{title}</b><table>{rows}</table>{f'<ul>{errors}</ul>' if errors else ''}</div>"
+        return html_block(f"<b>{title}</b><table>{rows}</table>{f'<ul>{errors}</ul>' if errors else ''}")
 
     # --- inside -----------------------------------------------------------------------------------------------
 

@@ -17,6 +17,8 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from lmsyz.html_block import html_block
+
 __all__ = ["VARIABLES", "DefaultEndpoint", "end", "hear", "show", "spawn"]
 
 VARIABLES = ("LMSYZ_SANDBOX_URL", "LMSYZ_LOCAL_URL", "LMSYZ_LOCAL_MODEL", "LMSYZ_LOCAL_CONTEXT")
@@ -120,7 +122,7 @@ def show(text: str) -> bool:
     if shell is None or getattr(shell, "kernel", None) is None:
         return False
     display: Callable[..., object] = IPython.display.display
-    display({"text/plain": text, "text/html": f"<div>{html.escape(text)}</div>"}, raw=True)
+    display({"text/plain": text, "text/html": html_block(html.escape(text))}, raw=True)
     return True
 
 

@@ -196,7 +196,7 @@ def test_ie_error_is_na_for_good_rows_and_says_why_for_the_others() -> None:
     rows = read_rows(df, "text")
     out = answers_frame(df.index, rows, {rows.keys[0]: "{}"}, {rows.keys[2]: "refused: x"}, None)
     assert out["ie_error"].isna().tolist() == [True, False, False, False]
-    assert out["ie_error"].tolist()[1:] == ["invalid: empty text", "refused: x", "pending: not asked yet"]
+    assert out["ie_error"].tolist()[1:] == ["invalid: empty text", "refused: x", "pending: no answer yet"]
 
 
 @pytest.mark.parametrize("index", INDEXES.values(), ids=INDEXES.keys())

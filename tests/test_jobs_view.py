@@ -26,9 +26,8 @@ def view(sandbox_default: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
         df.ie.batch("Give the digest.", schema={"digest": str}, job_id=f"job-{i:02}")
     view = JobsView(ROOT)
     view.model.close()  # nobody polls meanwhile; buttons work all the same
-    for thread in threading.enumerate():
-        if thread.name == "lmsyz-jobs":
-            thread.join(30)
+    if view.model._poller is not None:
+        view.model._poller.join(30)
     return view
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 import html
 from collections.abc import Iterable, Sequence
 
+from lmsyz.html_block import html_block
+
 __all__ = ["Html", "esc", "facts", "folded", "heading", "joined", "note", "page", "stacked_bar", "table", "text_table"]
 
 INK = "var(--jp-ui-font-color1, var(--lmsyz-ink, CanvasText))"
@@ -157,8 +159,7 @@ def page(title: str, *blocks: Html) -> Html:
         f"color:{INK};font-size:13px;line-height:1.5;max-width:100%;overflow-x:auto;font-variant-numeric:tabular-nums"
     )
     head = f'<div style="font-weight:600;margin-bottom:4px">{_safe(title)}</div>'
-    # Else Jupyter sets what stands between two dollar signs of a text as a formula; older front ends know the 2nd name.
-    return Html(f'<div class="mathjax_ignore tex2jax_ignore" style="{look}">{head}{joined(*blocks)}</div>')
+    return Html(html_block(f"{head}{joined(*blocks)}", style=look))
 
 
 def text_table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

@@ -134,11 +134,12 @@ class RunModel:
         yield "requests", _requests(c, limiter)
         if limiter is not None or c.waited_s:
             yield "rate limits", _limits(c, limiter)
-        tokens = f"{_int(c.input_tokens)} in, {_int(c.output_tokens)} out so far"
+        so_far = " so far" if run.is_live else ""
+        tokens = f"{_int(c.input_tokens)} in, {_int(c.output_tokens)} out{so_far}"
         if share and c.input_tokens and c.output_tokens:
             tokens += f"; about {c.input_tokens / share:,.0f} in, {c.output_tokens / share:,.0f} out in all"
         yield "tokens", tokens
-        cost = f"{_dollars(c.cost)} so far"
+        cost = f"{_dollars(c.cost)}{so_far}"
         yield "cost", cost + (f"; about {_dollars(c.cost / share)} in all" if share and c.cost is not None else "")
         returned = ", ".join(m for m in c.models if m) or "no reply yet"
         yield "model", f"{run.task.model} at {run.task.endpoint} ({run.task.backend}); returned: {returned}"
