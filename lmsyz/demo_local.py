@@ -19,15 +19,17 @@ if TYPE_CHECKING:
 
 __all__ = ["PROMPT", "SCHEMA", "run_local_demo"]
 
+# Whole requests and whole replies: shown answers alone, a model of this size begins a second entry, and is asked again.
+# The firm alone: a second field of a null here and a sum there is beyond it, and it copies that of an example.
 PROMPT = """\
-Name the company in the sentence and the amount of money, both copied exactly as written; null where there is none.
-Sentence: Halbrook Foods paid $40 million for a rival.
-{"company": "Halbrook Foods", "amount": "$40 million"}
-Sentence: Shares in Nordvik rose sharply on Monday.
-{"company": "Nordvik", "amount": null}
-Sentence: The fine of EUR 2,500 was paid by Castell Bank.
-{"company": "Castell Bank", "amount": "EUR 2,500"}"""
-SCHEMA: dict[str, Any] = {"company": str | None, "amount": str | None}
+Name the company in the sentence, copied exactly as written; null where there is none. Answer with one entry, as here.
+{"input_id": "x0", "input_text": "Halbrook Foods paid $40 million for a rival."}
+{"all_results": [{"input_id": "x0", "company": "Halbrook Foods"}]}
+{"input_id": "x1", "input_text": "Shares in Nordvik rose sharply on Monday."}
+{"all_results": [{"input_id": "x1", "company": "Nordvik"}]}
+{"input_id": "x2", "input_text": "The fine of EUR 2,500 was paid by Castell Bank."}
+{"all_results": [{"input_id": "x2", "company": "Castell Bank"}]}"""
+SCHEMA: dict[str, Any] = {"company": str | None}
 N_ROWS = 12
 # One row a request, and room for one short answer: a small model does no better with more.
 ASKED: dict[str, Any] = {"chunk_size": 1, "max_tokens": 96}

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from peers import ogx as ogx_home
+
 REQUIRED = os.environ.get("LMSYZ_REQUIRE_PEERS") == "1"  # read now: every test takes LMSYZ_ out of the environment
+OGX = os.environ.get("LMSYZ_OGX") and Path(os.environ["LMSYZ_OGX"]).absolute()
 
 
 def need(module: str, line: str) -> None:
@@ -40,3 +45,36 @@ def peer() -> Iterator[Any]:
 
     with LLMockServer() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def ogx_program(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """OGX's program: the one named by LMSYZ_OGX, or, where peers are required, one installed for this session."""
+    if OGX:
+        assert OGX.is_file(), f"LMSYZ_OGX={OGX} is no file: {ogx_home.LINE}"
+        yield OGX
+        return
+    if not REQUIRED:
+        pytest.skip(f"OGX is not named by LMSYZ_OGX: {ogx_home.LINE}")
+    python = None if sys.platform == "win32" else ogx_home.python_for_ogx()
+    if python is None:
+        pytest.skip("OGX needs Python 3.12 or 3.13, and none was found")
+    with ogx_home.installed(python, tmp_path_factory.mktemp("ogx")) as program:
+        yield program
+
+
+@pytest.fixture(scope="session")
+def ogx_server(ogx_program: Path, sandbox_server: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """An OGX that asks this session's sandbox."""
+    server = ogx_home.Ogx(ogx_program, tmp_path_factory.mktemp("ogx-server"), f"{sandbox_server.url}/v1")
+    server.start()
+    try:
+        yield server
+    finally:
+        server.kill()
+
+
+@pytest.fixture
+def ogx(ogx_server: Any, sandbox: Any) -> Any:
+    """The same server; its sandbox is without faults."""
+    return ogx_server

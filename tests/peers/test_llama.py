@@ -9,7 +9,7 @@ import pytest
 
 import lmsyz
 
-pytestmark = pytest.mark.peer
+pytestmark = [pytest.mark.peer, pytest.mark.timeout(900)]  # a model on a busy machine writes a word a second
 
 # It describes the envelope itself and shows one, which is short, and which a small model follows.
 PROMPT = """\

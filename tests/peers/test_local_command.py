@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from lmsyz.cli import main
 
-pytestmark = [pytest.mark.peer, pytest.mark.usefixtures("llama")]
+pytestmark = [pytest.mark.peer, pytest.mark.timeout(900), pytest.mark.usefixtures("llama")]
 ENTRY = "from lmsyz.cli import main; main()"
 
 
@@ -28,7 +28,7 @@ def test_the_command_serves_says_what_and_stops_cleanly(number: signal.Signals, 
         assert command.stdout is not None
         said = [command.stdout.readline() for _ in range(8)]
         command.send_signal(number)
-        rest, told = command.communicate(timeout=20)
+        rest, told = command.communicate(timeout=120)
     words = "".join(said)
     assert all(
         word in words for word in (llama.sha256, llama.model, "context  512", "slots    1", "port ", "base_url=")
@@ -40,7 +40,7 @@ def test_the_command_serves_says_what_and_stops_cleanly(number: signal.Signals, 
 def test_the_demo_prints_a_table_and_names_the_model_that_made_it(llama: Any) -> None:
     result = CliRunner().invoke(main, ["demo", "--local", "--rows", "2"])
     assert result.exit_code == 0, result.output
-    assert result.stdout.split()[:4] == ["text", "company", "amount", "ie_error"]
+    assert result.stdout.split()[:3] == ["text", "company", "ie_error"]
     assert f"Made by {llama.model}, a real language model" in result.stdout
     assert "not a research tool" in result.stdout
     assert "2 rows, 0 cached" in result.stdout
