@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from lmsyz import standin
 from lmsyz.errors import LocalModelError, MissingExtraError, UsageError
-from lmsyz.local.weights import Weights
+from lmsyz.local.weights import INSTALL, Weights
 
 __all__ = ["check_server", "end", "launch"]
 
@@ -67,7 +67,11 @@ def _check_port(port: int) -> None:
 def _why(weights: Weights, log: str) -> str:
     lines = [line.strip() for line in log.splitlines() if line.strip()]
     told = [line for line in lines if " E " in line] or lines[-1:]
-    return f"{weights.path.name} could not be served: {' / '.join(told[:3])[:600] or 'no reason given'}"
+    reason = " / ".join(told[:3])[:600] or "no reason given"
+    return (
+        f"{weights.path.name} could not be served: {reason}. Give a whole .gguf file of a text model, or none for the"
+        f" small one of: {INSTALL}"
+    )
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
