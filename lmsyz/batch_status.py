@@ -88,6 +88,8 @@ class BatchStatus:
     def facts(self) -> list[tuple[str, str]]:
         """Return what there is to say, as names and values."""
         cost = "<NA> (price unknown)" if self.cost is None else f"${self.cost:,.4f}"
+        if self.n_pending and not self.n_requests_done:
+            cost = "not known before something is back"
         facts = [
             ("model", f"{self.model} ({self.backend})"),
             ("frame", f"{self.n_rows:,} rows" + (f", {self.in_parts}" if self.in_parts else "")),

@@ -30,6 +30,7 @@ class RunStarted:
     n_cached: int
     n_empty: int
     n_asked: int
+    why_empty: str = "invalid: empty text"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,7 @@ from lmsyz.cache import SqliteCache
 from lmsyz.engine import Plan, plan
 from lmsyz.errors import CacheError, MissingKeyError, UsageError
 from lmsyz.events import RowsFailed, RunFinished, RunStarted
-from lmsyz.frames import ERROR_COLUMN, read_rows
+from lmsyz.frames import ERROR_COLUMN, empty_reason, read_rows
 from lmsyz.image_rows import IMAGE_ROWS
 from lmsyz.live import LiveEngine, LiveOptions
 from lmsyz.long_rows import n_in_parts, refusals
@@ -209,6 +209,7 @@ class _Preparation:
                 n_cached=planned.n_cached,
                 n_empty=planned.n_empty,
                 n_asked=len(self.rows) - n_stored - sum(map(len, refused.values())),
+                why_empty=empty_reason(self.rows),
             )
         )
         for reason, positions in refused.items():

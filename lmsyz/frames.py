@@ -22,7 +22,16 @@ from lmsyz.schema import RowSchema
 if TYPE_CHECKING:
     from lmsyz.batch_status import BatchStatus
 
-__all__ = ["ERROR_COLUMN", "DataFrameIterator", "answers_frame", "errors_frame", "jobs_frame", "read_rows", "row_ids"]
+__all__ = [
+    "ERROR_COLUMN",
+    "DataFrameIterator",
+    "answers_frame",
+    "empty_reason",
+    "errors_frame",
+    "jobs_frame",
+    "read_rows",
+    "row_ids",
+]
 
 ERROR_COLUMN = "ie_error"
 PENDING = "pending: no answer yet"
@@ -149,7 +158,8 @@ def answers_frame(
     values = _read_values(rows, answers, [field.name for field in schema.fields] if schema else None)
     columns = _schema_columns(values, schema) if schema else _free_columns(values)
     columns[ERROR_COLUMN] = pd.array(
-        [None if k in answers else failures.get(k, PENDING) if k else _empty(rows) for k in rows.keys], dtype="string"
+        [None if k in answers else failures.get(k, PENDING) if k else empty_reason(rows) for k in rows.keys],
+        dtype="string",
     )
     return pd.DataFrame(columns, index=index)
 
@@ -164,7 +174,7 @@ def errors_frame(
     """Return the rows that have no answer: position, row id, kind and reason, at the frame's own index."""
     answers, failures = merged(rows, answers, failures, schema)
     at = [i for i, key in enumerate(rows.keys) if key not in answers]
-    reasons = [failures.get(rows.keys[i], PENDING) if rows.keys[i] else _empty(rows) for i in at]
+    reasons = [failures.get(rows.keys[i], PENDING) if rows.keys[i] else empty_reason(rows) for i in at]
     return pd.DataFrame(
         {
             "position": pd.array(at, dtype="Int64"),
@@ -250,7 +260,8 @@ class DataFrameIterator:
         return -(-len(self._ids) // self.chunk_size)
 
 
-def _empty(rows: Rows) -> str:
+def empty_reason(rows: Rows) -> str:
+    """Return what is said of rows that hold nothing to ask about."""
     return EMPTY_TEXT if rows.images is None else EMPTY_ROW
 
 
@@ -259,7 +270,7 @@ def _column(df: pd.DataFrame, name: Hashable, argument: str) -> pd.Series[Any]:
     if n != 1:
         what = "has no column" if not n else f"has {n} columns called"
         have = ", ".join(map(repr, list(df.columns)[:12])) or "none"
-        raise UsageError(f"the frame {what} {name!r}; it has {have}. Say which one with {argument}=... .")
+        raise UsageError(f"the frame {what} {name!r}; it has {have}. Say which one with {argument}=")
     return df[name]
 
 

@@ -128,7 +128,7 @@ class Tally:
                     self._sums.n_rows, self._sums.n_cached = event.n_rows, event.n_cached
                     if event.n_empty:
                         self._sums.failed["invalid"] += event.n_empty
-                        self._sums.reasons["invalid: empty text"] = (event.n_empty, ())
+                        self._sums.reasons[event.why_empty] = (event.n_empty, ())
                 case RunFinished():
                     self._sums.how = event.how
                     self._ended = time.monotonic()
