@@ -324,7 +324,9 @@ class BatchJob:
             return status_of(engine.ledger)
 
     def give_up(self, part: int) -> BatchStatus:
-        """Wait for a part no longer, where the provider knows nothing of it; :meth:`retry` then asks its rows again.
+        """Wait for a part no longer, where the provider knows nothing of it or will never go on with it.
+
+        :meth:`retry` then asks its rows again.
 
         Parameters
         ----------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,6 +14,8 @@ from lmsyz.html_block import html_block
 __all__ = ["BatchStatus", "status_of"]
 
 SENDING = (PartState.BUILT, PartState.UPLOADED, PartState.CREATING)
+# Both providers end a batch within a day; what ends at the last moment is not overdue yet.
+DAY_S, GRACE_S = 86_400.0, 3_600.0
 # The least advanced of several parts is what a job is waiting for.
 REMOTE_ORDER = ("validating", "in_progress", "cancelling", "finalizing")
 
@@ -111,6 +114,9 @@ class BatchStatus:
             facts.append((f"part {part.n}", f"{part.state} {part.remote} {part.remote_state}".strip()))
             if part.state is PartState.UNSURE:
                 facts.append((f"part {part.n}", f"may be one of {', '.join(part.candidates)}"))
+            if _is_overdue(part):
+                said = f"is past its time. If it will never end: job.give_up({part.n}), then job.retry() asks it again"
+                facts.append((f"part {part.n}", said))
         return facts + [("problem", words) for words in self.problems]
 
 
@@ -164,6 +170,11 @@ def _state(parts: Sequence[Part]) -> str:
     if PartState.HELD in states:
         return "held"
     return "collecting"
+
+
+def _is_overdue(part: Part) -> bool:
+    due = part.expires or (part.submitted or 0.0) + DAY_S
+    return part.state is PartState.SUBMITTED and time.time() > due + GRACE_S
 
 
 def _n_done(part: Part) -> int:

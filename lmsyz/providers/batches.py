@@ -43,6 +43,7 @@ __all__ = [
 
 TERMINAL = ("completed", "failed", "expired", "cancelled")
 TOKEN_LIMIT = "token_limit_exceeded"
+INPUT_FILE = "input_file_id"
 KEYLESS_STATUSES = (401, 402, 403)
 NO_BATCH_API = "has this endpoint a batch API, and is base_url right? OpenAI's ends in /v1, Anthropic's does not"
 LATEST_S = 2.0**33  # the year 2242: what is later is no Unix time in seconds
@@ -242,6 +243,8 @@ def batch_error(
         # The live map reads meaning into some 500s; here one must not pass for a refusal.
         is_refusal = isinstance(plain, RejectedError) or not creates
         return plain if plain is not None and is_refusal else fault.as_error(UnavailableError)
+    if plain is None and fault.param == INPUT_FILE:
+        return fault.as_error(RequestError)  # of our own making, where the live map would blame an option of the call
     return error_of(fault)
 
 

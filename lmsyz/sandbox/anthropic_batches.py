@@ -59,6 +59,8 @@ class AnthropicBatches(Endpoints):
         try:
             await _receive(request, body)
             checked = await asyncio.to_thread(_split, body, requests)
+            if said := self.too_many(checked.n):
+                raise common.error(400, said)
             version = request.headers["anthropic-version"]
             batch = self.new_batch("msgbatch", "messages", version=version, n=checked.n, n_rows=checked.n_rows)
             self.shelf.add(batch, requests, keep=False)
@@ -72,6 +74,7 @@ class AnthropicBatches(Endpoints):
         query: JsonObject = dict(request.query_params) | {"limit": number_in(request, "limit", 20)}
         common.check_body(query, QUERY)
         found = self.shelf.newest_first("messages")
+        query = self.followed(query, [b.id for b in found])
         start, end = self._window([b.id for b in found], query)
         page = found[start:end]
         await self.runner.settle(*page)

@@ -7,7 +7,7 @@ import contextlib
 import uuid
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from lmsyz.sandbox.wire import Api, ApiError, JsonObject
 __all__ = ["Answer", "Endpoints", "number_in"]
 
 Answer = Callable[[Request], Awaitable[Response]]
+CURSORS = ("after", "after_id", "before_id")
 
 
 class Endpoints(ABC):
@@ -66,7 +67,7 @@ class Endpoints(ABC):
                 response = await self._request_fault(f"{method} {path}") or await answer(request)
                 response.headers.update({**headers, **LABEL_HEADER})
             except ApiError as error:
-                body = error.body | ({"request_id": request_id} if self.api.label == "messages" else {})
+                body = self._told(error, request_id)
                 response = json_response(error.status, body, {**headers, **error.headers})
             raw = await request.body() if keeps_body else await _read_away(request)
             status = 0 if isinstance(response, Dropped) else response.status_code
@@ -74,6 +75,11 @@ class Endpoints(ABC):
             return response
 
         return Route(path, handle, methods=[method])
+
+    def _told(self, error: ApiError, request_id: str) -> JsonObject:
+        if self.state.faults.loose_batches:
+            return {"error": {"message": error.body["error"]["message"]}}
+        return error.body | ({"request_id": request_id} if self.api.label == "messages" else {})
 
     async def _request_fault(self, what: str) -> Response | None:
         """Raise or return what a request gets in place of an answer, as the live endpoints do."""
@@ -141,6 +147,9 @@ class Endpoints(ABC):
     def created(self, body: JsonObject) -> Response:
         """Answer a create, or lose the answer on the way."""
         self.state.n_batches_created += 1
+        for kind in ("batch_stuck", "loose_batches"):
+            if getattr(self.state.faults, kind):
+                self.state.fell(kind)
         lost = self.falls("create_timeout")
         if lost is None:
             return json_response(200, body, {})
@@ -153,7 +162,22 @@ class Endpoints(ABC):
         self.state.n_downloads += 1
         breaks = self.falls("broken_download") is not None
         rate = self.state.faults.slow_download_bytes_s
-        return FileSent(path, request.headers.get("range", ""), breaks=breaks, bytes_per_s=rate)
+        asked = "" if self.state.faults.loose_batches else request.headers.get("range", "")
+        return FileSent(path, asked, breaks=breaks, bytes_per_s=rate)
+
+    def too_many(self, n: int) -> str:
+        """Return what to say against a batch of n requests; empty where the faults say nothing against it."""
+        limit = self.state.faults.max_batch_requests
+        if limit is None or n <= limit:
+            return ""
+        self.state.fell("max_batch_requests")
+        return f"requests: List should have at most {limit} items, not {n}"
+
+    def followed(self, query: JsonObject, ids: Collection[str]) -> JsonObject:
+        """Return a list's query, without ids to go on from that are unknown where the faults have them ignored."""
+        if not self.state.faults.loose_batches:
+            return query
+        return {name: value for name, value in query.items() if name not in CURSORS or value in ids}
 
 
 async def _read_away(request: Request) -> bytes:

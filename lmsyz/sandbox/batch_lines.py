@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
+
 from lmsyz.sandbox.wire import JsonObject
 
-__all__ = ["anthropic_line", "openai_line"]
+__all__ = ["anthropic_line", "loosened", "openai_line"]
 
 NOT_RUN = {
     "expired": ("batch_expired", "This request could not be executed before the completion window expired."),
@@ -47,3 +49,19 @@ def anthropic_line(custom_id: str, kind: str, found: JsonObject | None) -> JsonO
         return {"custom_id": custom_id, "result": {"type": "errored", "error": error}}
     usage = body["usage"] | {"service_tier": "batch"}
     return {"custom_id": custom_id, "result": {"type": "succeeded", "message": body | {"usage": usage}}}
+
+
+def loosened(line: JsonObject) -> JsonObject:
+    """Return a line of either API as OGX 1.5 writes it: a body as a JSON text, an error as a type and a message."""
+    if "result" in line:
+        result = line["result"]
+        if result["type"] != "errored":
+            return line
+        flat = {"type": "api_error", "message": result["error"]["error"]["message"]}
+        return line | {"result": {"type": "errored", "error": flat}}
+    named, response = {"id": line["id"], "custom_id": line["custom_id"]}, line["response"]
+    if response is None:
+        return named | {"error": {"type": line["error"]["code"], "message": line["error"]["message"]}}
+    if response["status_code"] != 200:
+        return named | {"error": {"type": "request_failed", "message": response["body"]["error"]["message"]}}
+    return named | {"response": response | {"body": json.dumps(response["body"])}}

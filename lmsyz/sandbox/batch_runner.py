@@ -22,7 +22,7 @@ from typing import IO
 
 from lmsyz.sandbox.answers import Row
 from lmsyz.sandbox.batch_input import request_of
-from lmsyz.sandbox.batch_lines import anthropic_line, openai_line
+from lmsyz.sandbox.batch_lines import anthropic_line, loosened, openai_line
 from lmsyz.sandbox.batch_shelf import Shelf, opened_private
 from lmsyz.sandbox.batches import OPENAI_LABELS, Batch
 from lmsyz.sandbox.faults import Draws, Faults
@@ -145,9 +145,10 @@ class _Run:
             self._tally.faults["batch_foreign" if what == FOREIGN else "batch_duplicated"] += 1
         if self._batch.label in OPENAI_LABELS:
             where = "output" if kind == "succeeded" else "error"
-            outputs[where].write(openai_line(custom_id, kind, found, f"{self._batch.id[-12:]}{number:x}"))
+            told = openai_line(custom_id, kind, found, f"{self._batch.id[-12:]}{number:x}")
         else:
-            outputs["output"].write(anthropic_line(custom_id, kind, found))
+            where, told = "output", anthropic_line(custom_id, kind, found)
+        outputs[where].write(loosened(told) if self._faults.loose_batches else told)
 
     def _answered(self, number: int, custom_id: str, body: JsonObject) -> tuple[str, JsonObject | None, list[Row]]:
         """Answer a request: how it ended, what is told of it, and the rows that were paid for."""
@@ -216,7 +217,10 @@ class _Run:
         self._shelf.save(batch)
 
     def _file(self, output: _Output, kind: str) -> str:
-        if not output.n:
+        is_gone = self._faults.cancelled_files_gone and self._batch.cancelled is not None
+        if is_gone:
+            self._tally.faults["cancelled_files_gone"] += bool(output.n)
+        if is_gone or not (output.n or self._faults.loose_batches):
             output.path.unlink()
             return ""
         name = f"{self._batch.id}_{kind}.jsonl"

@@ -7,6 +7,7 @@ ended as soon as its requests are answered, which happens when somebody first lo
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property
@@ -116,13 +117,15 @@ class Batch:
     @property
     def finalizes(self) -> float:
         """When all that will be run of it has been run."""
-        return self.created + FINALIZING_SHARE * self.options.batch_s
+        return math.inf if self.options.batch_stuck else self.created + FINALIZING_SHARE * self.options.batch_s
 
     @property
     def ends(self) -> float:
         """When its time is over."""
         if self.problems:
             return self.begins
+        if self.options.batch_stuck:
+            return math.inf
         whole = self.created + self.options.batch_s
         if self.cancelled is None:
             return whole

@@ -77,12 +77,15 @@ class Faults:
     context_tokens : int or None
         Longer requests are answered 400.
     batch_s : float
-        Seconds from a batch's creation to its end, if it is not cancelled. For this and the next six the setting at a
-        batch's creation holds to its end, and so it does for what else spoils replies and rows.
+        Seconds from a batch's creation to its end, if it is not cancelled. For this and the next eight the setting at
+        a batch's creation holds to its end, and so it does for what else spoils replies and rows.
     batch_expires_at : float or None
         Share of a batch's requests that are run by then, where it expires; None lets it come to its end.
     batch_failed : str
         OpenAI batch that fails after its creation, with this code, such as ``"invalid_json_line"``.
+    batch_stuck : bool
+        Batch that never ends: it is in progress for ever, or being cancelled for ever once it was told to stop, as
+        OGX 1.5 leaves those that ran when it was killed. Nothing of it is run or paid.
     token_limit_batches : int
         OpenAI batches that may be on their way at once; a further one is created and then fails with
         ``token_limit_exceeded``. 0 is any number.
@@ -92,6 +95,16 @@ class Faults:
         All requests of a batch end in errors, so that OpenAI names no output file.
     batch_duplicated, batch_foreign : float
         Request whose result is there twice; result under a custom_id that nobody sent.
+    cancelled_files_gone : bool
+        OpenAI batch that names no result files once it was cancelled, and still counts what was answered (and paid)
+        by then, as OGX 1.5 does.
+    loose_batches : bool
+        Batch APIs that take it easily, as OGX 1.5 does. In results OpenAI's bodies are JSON texts, and errors are a
+        type and a message alone, whatever they were; both files are named, though one is empty; ``expires_at`` is
+        null. Errors of the endpoints have a message alone, without type or code; ``Range`` is ignored, and so is an
+        unknown id that a list is to go on from. Results are written as the setting was at a batch's creation.
+    max_batch_requests : int or None
+        A batch of more requests is answered 400, as OGX 1.5 answers one of over 1,000 at Anthropic's endpoint.
     create_timeout : float
         Batch that is created without the client hearing of it: the connection is closed, or the answer is a 504.
     upload_dropped : float
@@ -144,11 +157,15 @@ class Faults:
     batch_s: float = 3.0
     batch_expires_at: float | None = None
     batch_failed: str = ""
+    batch_stuck: bool = False
     token_limit_batches: int = 0
     batch_errors: float = 0.0
     error_file_only: bool = False
     batch_duplicated: float = 0.0
     batch_foreign: float = 0.0
+    cancelled_files_gone: bool = False
+    loose_batches: bool = False
+    max_batch_requests: int | None = None
     create_timeout: float = 0.0
     upload_dropped: float = 0.0
     not_found_after_create: int = 0
@@ -216,7 +233,14 @@ BATCH_FAULTS = (
     "broken_download",
 )
 RATES = (*REQUEST_FAULTS, *REPLY_FAULTS, *ROW_FAULTS, *BATCH_FAULTS)
-SWITCHES = ("out_of_quota", "error_file_only", "results_gone")
+SWITCHES = (
+    "out_of_quota",
+    "batch_stuck",
+    "error_file_only",
+    "cancelled_files_gone",
+    "loose_batches",
+    "results_gone",
+)
 COUNTS = ("token_limit_batches", "not_found_after_create")
 DAY_S = 86_400.0
 SECONDS = ("retry_after_s", "latency_s", "latency_jitter_s")
@@ -225,6 +249,7 @@ LIMITS = (
     "tokens_per_minute",
     "max_output_tokens",
     "context_tokens",
+    "max_batch_requests",
     "slow_download_bytes_s",
 )
 

@@ -68,6 +68,8 @@ class OpenAIBatches(Endpoints):
             raise common.error(400, said, param="input_file_id")
         path = self.shelf.file_path(file["id"])
         checked = await asyncio.to_thread(check_openai, path, body["endpoint"])
+        if said := self.too_many(checked.n):
+            raise common.error(400, said, param="input_file_id")
         batch = self.new_batch(
             "batch",
             ENDPOINTS[body["endpoint"]],
@@ -109,6 +111,7 @@ class OpenAIBatches(Endpoints):
         query: JsonObject = dict(request.query_params) | {"limit": number_in(request, "limit", 20)}
         common.check_body(query, QUERY)
         found = self.shelf.newest_first(*OPENAI_LABELS)
+        query = self.followed(query, [b.id for b in found])
         page = page_after([{"id": b.id} for b in found], query, self.missing)
         batches = [self.shelf.batches[each["id"]] for each in page["data"]]
         await self.runner.settle(*batches)
@@ -173,7 +176,7 @@ def _moments(batch: Batch, now: float, state: str) -> JsonObject:
     return {
         "created_at": int(batch.created),
         "in_progress_at": passed(began),
-        "expires_at": int(batch.expires),
+        "expires_at": None if batch.options.loose_batches else int(batch.expires),
         "finalizing_at": passed(batch.finalizes if batch.cancelled is None else None),
         "cancelling_at": passed(batch.cancelled),
         **ended,

@@ -83,6 +83,7 @@ class OpenAIFiles(Endpoints):
         found = [f for f in self.shelf.newest_files() if query.get("purpose") in (None, f["purpose"])]
         if query.get("order") == "asc":
             found.reverse()
+        query = self.followed(query, [f["id"] for f in found])
         return json_response(200, page_after(found, query, self.missing), {})
 
     async def one(self, request: Request) -> Response:
