@@ -106,7 +106,6 @@ FILES: dict[str, Callable[[str, str], bytes]] = {
     "nothing": lambda backend, name: b"",
     "no text": lambda backend, name: b"\xff\xfe\x00\n" * 100,
     "deep": lambda backend, name: b"[" * 100_000 + b"\n" + b'{"custom_id":' * 100_000,
-    "a page": lambda backend, name: b"<!doctype html><script>alert(1)</script>",
     "huge numbers": lambda backend, name: f'{{"custom_id":"{name}","response":{DIGITS}}}\n'.encode(),
     "odd statuses": lambda backend, name: b"\n".join(
         json.dumps({"custom_id": name, "response": {"status_code": code, "body": {"error": {"code": code}}}}).encode()
@@ -132,6 +131,18 @@ def test_a_result_file_that_cannot_be_used_flags_its_rows(
     job = submitted(server, backend)
     out = home(server, backend, job, made(backend, sent_ids(job)["r1"]) + b"\n")
     assert out["ie_error"].notna().all()
+
+
+@both
+def test_a_page_in_place_of_a_result_file_is_fetched_again(backend: str, server: FileServer) -> None:
+    job = submitted(server, backend)
+    ids = sent_ids(job)
+    with pytest.raises(UnavailableError, match="a web page came in place of the output file") as caught:
+        home(server, backend, job, b"<!doctype html><script>alert(1)</script>")
+    assert "<script>" not in str(caught.value)
+    assert job.results()["ie_error"].str.startswith("pending").all()
+    out = home(server, backend, job, b"\n".join(line(backend, ids[row], answer(row)) for row in ("r1", "r2")))
+    assert out["n"].tolist() == [1, 1]
 
 
 @both

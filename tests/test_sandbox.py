@@ -271,7 +271,8 @@ def test_the_server_loads_neither_pandas_nor_an_sdk_nor_our_wire_code(sandbox: A
         " 'anthropic', 'pandas'))))"
     )
     loaded = eval(in_another_process(code, Path(lmsyz.__file__).parent))
-    assert [m for m in loaded if not m.startswith("lmsyz.sandbox")] == ["lmsyz", "lmsyz.errors", "lmsyz.standin"]
+    others = [m for m in loaded if not m.startswith("lmsyz.sandbox")]
+    assert others == ["lmsyz", "lmsyz.errors", "lmsyz.html_block", "lmsyz.standin"]
 
 
 def test_it_ends_by_itself_when_it_has_been_idle(monkeypatch: pytest.MonkeyPatch) -> None:
