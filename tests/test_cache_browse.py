@@ -6,13 +6,13 @@ import json
 from pathlib import Path
 
 import pytest
+from cache_records import exchange, task
 
 from lmsyz import SqliteCache
 from lmsyz.cache_rows import RowFilter, inputs_of
 from lmsyz.errors import CacheError
 from lmsyz.rows import text_key
 from lmsyz.store import AnswerRecord
-from tests.cache_records import exchange, task
 
 N = 60
 

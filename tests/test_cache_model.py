@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from cache_records import pragma, raw, task
+from test_cache_browse import chunk
 
 from lmsyz import SqliteCache, cache_search
 from lmsyz.errors import CacheError, MissingExtraError, UsageError
 from lmsyz.widgets.cache_model import CacheModel, line
-from tests.cache_records import pragma, raw, task
-from tests.test_cache_browse import chunk
 
 
 @pytest.fixture

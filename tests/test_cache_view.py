@@ -7,12 +7,12 @@ import sqlite3
 from pathlib import Path
 
 import pytest
+from cache_records import raw, task
+from test_cache_browse import chunk
 
 from lmsyz import SqliteCache
 from lmsyz.cache_schema import VERSION
 from lmsyz.widgets.cache_view import CacheView
-from tests.cache_records import raw, task
-from tests.test_cache_browse import chunk
 
 # ipywidgets 7.7 itself uses what ipykernel 6 has deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore:The `ipykernel.comm.Comm` class:DeprecationWarning")
