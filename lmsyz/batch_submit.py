@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 from urllib.parse import urlsplit, urlunsplit
 
 from lmsyz.batch_files import INPUT, OUTPUT, FrameFile, index_path, input_path, read_index
@@ -16,14 +16,12 @@ from lmsyz.batch_setup import Connection, add_parts, connected, keys_of, make_en
 from lmsyz.cache import SqliteCache
 from lmsyz.engine import plan
 from lmsyz.errors import MissingKeyError, UsageError
-from lmsyz.extract import check_size, rows_a_request
+from lmsyz.extract import check_size
 from lmsyz.frame_index import index_as_json
-from lmsyz.frames import read_rows
 from lmsyz.long_rows import parts_words, refusals
-from lmsyz.long_texts import read_long_texts
-from lmsyz.place import Place, read_task
+from lmsyz.place import Place
 from lmsyz.providers import missing_key_message
-from lmsyz.providers.images import image_limits
+from lmsyz.question import QuestionArguments, read_question
 from lmsyz.rows import Rows
 from lmsyz.settings import load_settings
 from lmsyz.staleness import differences
@@ -47,12 +45,6 @@ def submit_batch(
     df: pd.DataFrame,
     prompt: str,
     *,
-    schema: Any = None,
-    text_col: Hashable | Sequence[Hashable] = "text",
-    id_col: Hashable | None = None,
-    image_col: Hashable | None = None,
-    backend: str | None = None,
-    model: str | None = None,
     job_id: str | None = None,
     batch_root_dir: str | os.PathLike[str] = BATCH_ROOT,
     chunk_size: int | None = None,
@@ -60,14 +52,9 @@ def submit_batch(
     cache_path: str | os.PathLike[str] | None = None,
     fresh: bool = False,
     ignore_prompt_hash: bool = False,
-    dedupe: bool = True,
-    verify_rows: bool = False,
-    api_key: str | None = None,
-    base_url: str | None = None,
-    client: Any = None,
     progress: bool | None = None,
-    request_options: Mapping[str, Any] | None = None,
     send: bool = True,
+    **about: Unpack[QuestionArguments],
 ) -> BatchJob:
     """Build, submit and return at once; see :meth:`df.ie.batch`.
 
@@ -75,28 +62,13 @@ def submit_batch(
     ``wait()`` submits. Drafted again, requests that were never sent are built anew, and rows that came home without an
     answer are among them.
     """
-    options = request_options or {}
-    _refuse_live_arguments(options)
+    _refuse_live_arguments(about.get("request_options") or {})
     settings = load_settings()
-    place, task, own = read_task(
-        settings,
-        prompt,
-        schema=schema,
-        backend=backend,
-        model=model,
-        api_key=api_key,
-        base_url=base_url,
-        client=client,
-        verify_rows=verify_rows,
-        request_options=options,
-    )
-    size = check_size(chunk_size, "chunk_size", rows_a_request(settings, has_images=image_col is not None))
+    question = read_question(settings, df, prompt, **about)
+    task, place, rows = question.task, question.place, question.rows
+    size = check_size(chunk_size, "chunk_size", question.rows_a_request)
     if max_requests_per_batch is not None:
         check_size(max_requests_per_batch, "max_requests_per_batch", REQUESTS_A_PART)
-    limits = image_limits(place.backend)
-    rows = read_rows(df, text_col, id_col, dedupe=dedupe, image_col=image_col, image_limits=limits)
-    long_texts = read_long_texts(own, settings, place)
-    rows = long_texts.applied(rows, task, place, dedupe=dedupe)
     if not len(df):
         raise UsageError("the frame has no rows, so there is nothing to submit")
     name = check_job_id(job_id) if job_id is not None else task.fingerprint[:ID_DIGITS]
@@ -105,8 +77,7 @@ def submit_batch(
     if not place.has_key:
         raise MissingKeyError(missing_key_message(place.backend))
     connection = connected(task, place, timeout_s=settings.timeout)
-    budget = long_texts.token_budget(settings.chunk_tokens, task, place)
-    new = _new_ledger(folder, task, place, store=store, chunk_size=size, token_budget=budget)
+    new = _new_ledger(folder, task, place, store=store, chunk_size=size, token_budget=question.token_budget)
     how = {"requests_a_part": max_requests_per_batch, "fresh": fresh, "ignore": ignore_prompt_hash}
     _put_down(new, connection, rows, df.index, send=send, **how)
     show = settings.progress if progress is None else progress

@@ -22,7 +22,7 @@ from lmsyz.errors import (
     UsageError,
 )
 from lmsyz.extract import check_size
-from lmsyz.frames import read_rows
+from lmsyz.frame_rows import read_rows
 from lmsyz.html_block import html_block
 from lmsyz.place import Place, connect_place, make_task, read_task
 from lmsyz.pricing import Pricer

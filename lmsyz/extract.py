@@ -1,29 +1,27 @@
-"""From arguments and settings to a run; and ``extract_df``, the seed package's function over the same engine."""
+"""From arguments and settings to a run of the live path."""
 
 from __future__ import annotations
 
 import logging
 import operator
 import os
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, SupportsIndex
+from typing import TYPE_CHECKING, Any, SupportsIndex, Unpack
 
 from lmsyz.cache import SqliteCache
 from lmsyz.engine import Plan, plan
 from lmsyz.errors import CacheError, MissingKeyError, UsageError
 from lmsyz.events import RowsFailed, RunFinished, RunStarted
-from lmsyz.frames import ERROR_COLUMN, empty_reason, read_rows
-from lmsyz.image_rows import IMAGE_ROWS
+from lmsyz.frames import empty_reason
 from lmsyz.live import LiveEngine, LiveOptions
 from lmsyz.long_rows import n_in_parts, refusals
-from lmsyz.long_texts import read_long_texts
-from lmsyz.place import Place, connect_place, read_task
+from lmsyz.place import Place, connect_place
 from lmsyz.providers import missing_key_message
 from lmsyz.providers.base import Provider, call_options
-from lmsyz.providers.images import image_limits
 from lmsyz.providers.local_server import LOCAL_ENDPOINT, slots_at
+from lmsyz.question import QuestionArguments, read_question, usual_rows_a_request
 from lmsyz.report import Tally
 from lmsyz.rows import Rows
 from lmsyz.run import Run, new_run_id, settle_earlier, store_what_is_left
@@ -33,13 +31,12 @@ from lmsyz.task import Task
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["extract_df", "make_run"]
+__all__ = ["check_size", "make_run", "run_rows"]
 
 log = logging.getLogger(__name__)
 
 ADAPTIVE_WORKERS = 64  # where the user names no cap, the limiter finds the rest
 ON_ERROR = ("keep", "drop", "raise")
-SEED_EXAMPLES = 10
 EXAMPLES = 5
 
 
@@ -47,25 +44,14 @@ def make_run(
     df: pd.DataFrame,
     prompt: str,
     *,
-    schema: Any = None,
-    text_col: Hashable | Sequence[Hashable] = "text",
-    id_col: Hashable | None = None,
-    image_col: Hashable | None = None,
-    backend: str | None = None,
-    model: str | None = None,
     chunk_size: int | None = None,
     max_workers: int | None = None,
     cache_path: str | os.PathLike[str] | None = None,
     fresh: bool = False,
     ignore_prompt_hash: bool = False,
     on_error: str = "keep",
-    dedupe: bool = True,
-    verify_rows: bool = False,
-    api_key: str | None = None,
-    base_url: str | None = None,
-    client: Any = None,
     progress: bool | str | None = None,
-    request_options: Mapping[str, Any] | None = None,
+    **about: Unpack[QuestionArguments],
 ) -> Run:
     """Check everything, find what is stored, and return a run for the rest that is ready to start.
 
@@ -76,37 +62,25 @@ def make_run(
         raise UsageError(f"on_error={on_error!r}; use 'keep' (marked in ie_error), 'drop' or 'raise'")
     if isinstance(progress, str) and progress != "panel":
         raise UsageError(f"progress={progress!r}; use True (a bar), False (nothing) or 'panel' (the panel's live view)")
-    place, task, own = read_task(
-        settings,
-        prompt,
-        schema=schema,
-        backend=backend,
-        model=model,
-        api_key=api_key,
-        base_url=base_url,
-        client=client,
-        verify_rows=verify_rows,
-        request_options=request_options or {},
-    )
-    long_texts = read_long_texts(own, settings, place)
-    rows = read_rows(df, text_col, id_col, dedupe=dedupe, image_col=image_col, image_limits=image_limits(place.backend))
+    question = read_question(settings, df, prompt, **about)
+    own = question.own
     live_options = LiveOptions(
-        chunk_size=check_size(chunk_size, "chunk_size", rows_a_request(settings, has_images=image_col is not None)),
-        token_budget=long_texts.token_budget(settings.chunk_tokens, task, place),
-        max_workers=_n_workers(settings, place, max_workers),
+        chunk_size=check_size(chunk_size, "chunk_size", question.rows_a_request),
+        token_budget=question.token_budget,
+        max_workers=_n_workers(settings, question.place, max_workers),
         requests_per_minute=_cap(own, "requests_per_minute", settings.requests_per_minute),
         tokens_per_minute=_cap(own, "tokens_per_minute", settings.tokens_per_minute),
     )
     return _Preparation(
-        task=task,
-        rows=long_texts.applied(rows, task, place, dedupe=dedupe),
-        place=place,
+        task=question.task,
+        rows=question.rows,
+        place=question.place,
         options=live_options,
         path=Path(settings.cache_path if cache_path is None else cache_path).expanduser().absolute(),
         timeout_s=settings.timeout,
         fresh=fresh,
         ignore_prompt=ignore_prompt_hash,
-        dedupe=dedupe,
+        dedupe=question.dedupe,
     ).run(df.index, on_error=on_error, show_progress=settings.progress if progress is None else progress)
 
 
@@ -283,7 +257,7 @@ def run_rows(task: Task, place: Place, rows: Rows, planned: Plan, index: pd.Inde
         rows=rows,
         place=place,
         options=LiveOptions(
-            chunk_size=rows_a_request(settings, has_images=rows.images is not None),
+            chunk_size=usual_rows_a_request(settings, rows),
             token_budget=settings.chunk_tokens,
             max_workers=_n_workers(settings, place, None),
             requests_per_minute=settings.requests_per_minute,
@@ -297,72 +271,6 @@ def run_rows(task: Task, place: Place, rows: Rows, planned: Plan, index: pd.Inde
     )
     with SqliteCache(path) as cache:
         return preparation.run_of(cache, planned, index, on_error="keep", show_progress=settings.progress)
-
-
-def extract_df(
-    df: pd.DataFrame,
-    *,
-    prompt: str,
-    cache_path: str | os.PathLike[str],
-    model: str,
-    schema: Any = None,
-    backend: str = "openai",
-    id_col: str = "id",
-    text_col: str = "text",
-    chunk_size: int = 5,
-    max_workers: int = 20,
-    fresh: bool = False,
-    ignore_prompt_hash: bool = False,
-    api_key: str | None = None,
-    base_url: str | None = None,
-    client: Any = None,
-    **request_options: Any,
-) -> pd.DataFrame:
-    """Ask about each row, as the seed package did: an ``input_id`` column, failed rows left out and logged.
-
-    Parameters
-    ----------
-    df : DataFrame
-        With `id_col` and `text_col`.
-    prompt, schema, backend, model, chunk_size, max_workers, fresh, ignore_prompt_hash, api_key, base_url, client
-        As in :meth:`df.ie.extract`.
-    cache_path : str or Path
-        The cache file; required here.
-    id_col, text_col : str
-        Columns of ids and texts.
-    **request_options
-        Go to the request as they are.
-
-    Returns
-    -------
-    DataFrame
-        ``input_id`` (the ids as text) and the extracted fields, one row per row that has an answer.
-    """
-    run = make_run(
-        df,
-        prompt,
-        schema=schema,
-        text_col=text_col,
-        id_col=id_col,
-        backend=backend,
-        model=model,
-        chunk_size=chunk_size,
-        max_workers=max_workers,
-        cache_path=cache_path,
-        fresh=fresh,
-        ignore_prompt_hash=ignore_prompt_hash,
-        api_key=api_key,
-        base_url=base_url,
-        client=client,
-        request_options=request_options,
-    )
-    out = run.result()
-    out.insert(0, "input_id", list(run.rows.ids or ()))
-    bad = out[ERROR_COLUMN].notna()
-    if bad.any():
-        first = out.loc[bad, ["input_id", ERROR_COLUMN]].head(SEED_EXAMPLES).to_records(index=False).tolist()
-        log.warning("extract_df: %d of %d rows have no answer: %s", int(bad.sum()), len(out), first)
-    return out[~bad].drop(columns=ERROR_COLUMN).reset_index(drop=True)
 
 
 def check_size(value: object, name: str, default: int) -> int:
@@ -380,11 +288,6 @@ def check_size(value: object, name: str, default: int) -> int:
     if size < 1:
         raise UsageError(f"{name} must be a whole number from 1 up, got {value!r}")
     return size
-
-
-def rows_a_request(settings: Settings, *, has_images: bool) -> int:
-    """Return the rows in a request where the user names no number: few where they have images."""
-    return min(settings.chunk_size, IMAGE_ROWS) if has_images else settings.chunk_size
 
 
 def _n_workers(settings: Settings, place: Place, asked: int | None) -> int:

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Unpack
 
 import pandas as pd
 
 from lmsyz.cache import SqliteCache
 from lmsyz.errors import CacheError
-from lmsyz.frames import read_rows
-from lmsyz.long_texts import read_long_texts
-from lmsyz.place import read_task
-from lmsyz.providers.images import image_limits
+from lmsyz.question import QuestionArguments, read_question
 from lmsyz.rows import LongRows, Rows
 from lmsyz.settings import load_settings
 from lmsyz.store import TaskRecord
@@ -41,39 +38,14 @@ def stale_rows(
     df: pd.DataFrame,
     prompt: str,
     *,
-    schema: Any,
-    text_col: Hashable | Sequence[Hashable],
-    id_col: Hashable | None,
-    backend: str | None,
-    model: str | None,
-    cache_path: str | os.PathLike[str] | None,
-    ignore_prompt_hash: bool,
-    dedupe: bool,
-    verify_rows: bool,
-    base_url: str | None,
-    client: Any,
-    request_options: Mapping[str, Any],
+    cache_path: str | os.PathLike[str] | None = None,
     fresh: bool = False,
-    image_col: Hashable | None = None,
+    ignore_prompt_hash: bool = False,
+    **about: Unpack[QuestionArguments],
 ) -> pd.DataFrame:
     """Return counts by action and reason; see :meth:`df.ie.stale`."""
     _, actions = row_actions(
-        df,
-        prompt,
-        schema=schema,
-        text_col=text_col,
-        id_col=id_col,
-        image_col=image_col,
-        backend=backend,
-        model=model,
-        cache_path=cache_path,
-        ignore_prompt_hash=ignore_prompt_hash,
-        dedupe=dedupe,
-        verify_rows=verify_rows,
-        base_url=base_url,
-        client=client,
-        request_options=request_options,
-        fresh=fresh,
+        df, prompt, cache_path=cache_path, fresh=fresh, ignore_prompt_hash=ignore_prompt_hash, **about
     )
     return _counted(actions)
 
@@ -82,37 +54,17 @@ def row_actions(
     df: pd.DataFrame,
     prompt: str,
     *,
-    schema: Any = None,
-    text_col: Hashable | Sequence[Hashable] = "text",
-    id_col: Hashable | None = None,
-    image_col: Hashable | None = None,
-    backend: str | None = None,
-    model: str | None = None,
     cache_path: str | os.PathLike[str] | None = None,
-    ignore_prompt_hash: bool = False,
-    dedupe: bool = True,
-    verify_rows: bool = False,
-    base_url: str | None = None,
-    client: Any = None,
-    request_options: Mapping[str, Any],
     fresh: bool = False,
+    ignore_prompt_hash: bool = False,
+    **about: Unpack[QuestionArguments],
 ) -> tuple[Task, list[tuple[str, str]]]:
     """Return the task, and what a call of ``extract`` would do with each row and why, in the frame's order."""
     settings = load_settings()
-    place, task, own = read_task(
-        settings,
-        prompt,
-        schema=schema,
-        backend=backend,
-        model=model,
-        base_url=base_url,
-        client=client,
-        verify_rows=verify_rows,
-        request_options={k: v for k, v in request_options.items() if k not in HOW_NOT_WHAT},
-    )
-    limits = image_limits(place.backend)
-    rows = read_rows(df, text_col, id_col, dedupe=dedupe, image_col=image_col, image_limits=limits)
-    rows = read_long_texts(own, settings, place).applied(rows, task, place, dedupe=dedupe)
+    options = about.get("request_options") or {}
+    about["request_options"] = {k: v for k, v in options.items() if k not in HOW_NOT_WHAT}
+    question = read_question(settings, df, prompt, **about)
+    task, rows = question.task, question.rows
     path = Path(settings.cache_path if cache_path is None else cache_path).expanduser()
     if fresh or not path.exists():
         reasons = [(AFRESH if fresh else NEW) if k else "" for k in rows.asked.keys]

@@ -11,7 +11,8 @@ import pandas as pd
 import pytest
 
 from lmsyz.errors import UsageError
-from lmsyz.frames import DataFrameIterator, answers_frame, errors_frame, read_rows
+from lmsyz.frame_rows import DataFrameIterator, read_rows
+from lmsyz.frames import answers_frame, errors_frame
 from lmsyz.rows import Rows
 from lmsyz.schema import read_schema
 

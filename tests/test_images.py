@@ -346,7 +346,7 @@ def test_the_parts_are_what_the_sdks_types_say(tmp_path: Path) -> None:
 
 
 def build(df: pd.DataFrame, where: dict[str, str]) -> dict[str, Any]:
-    from lmsyz.frames import read_rows
+    from lmsyz.frame_rows import read_rows
     from lmsyz.rows import make_chunk
 
     rows = read_rows(df, "text", "id", image_col="image", image_limits=image_limits(where["backend"]))

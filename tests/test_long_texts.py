@@ -19,7 +19,7 @@ from lmsyz import batch, batch_job
 from lmsyz.batch_job import BatchJob
 from lmsyz.cli import main
 from lmsyz.errors import UsageError
-from lmsyz.frames import read_rows
+from lmsyz.frame_rows import read_rows
 from lmsyz.long_texts import read_long_texts
 from lmsyz.merging import merge_answers
 from lmsyz.place import find_place, make_task
