@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lmsyz.batch import BatchEngine
-from lmsyz.batch_files import FrameFile, read_failures, read_texts
+from lmsyz.batch_files import read_failures, read_texts
+from lmsyz.batch_frame import FrameFile
 from lmsyz.batch_ledger import Ledger, Part, PartState, check_job_id, ledgers_in, locked
 from lmsyz.batch_setup import Connection, add_parts, keys_of, make_engine, reconnect, stored_task, told
 from lmsyz.batch_status import BatchStatus, status_of

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 from urllib.parse import urlsplit, urlunsplit
 
-from lmsyz.batch_files import INPUT, OUTPUT, FrameFile, index_path, input_path, read_index
+from lmsyz.batch_files import INPUT, OUTPUT, index_path, input_path, read_index
+from lmsyz.batch_frame import FrameFile
 from lmsyz.batch_job import BATCH_ROOT, BatchJob
 from lmsyz.batch_ledger import LEDGER, REQUESTS_A_PART, Ledger, Part, PartState, check_job_id, ledgers_in, locked
 from lmsyz.batch_setup import Connection, add_parts, connected, keys_of, make_engine, told

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from lmsyz.alignment import align, read_results, salvage_results
 from lmsyz.cache_file import clean
 from lmsyz.errors import MalformedError
 from lmsyz.long_rows import is_answered
 from lmsyz.providers.base import Reply, Stop
-from lmsyz.rows import Chunk, Rows, align, answer_json, read_results, salvage_results
+from lmsyz.rows import Chunk, Rows, answer_json
 from lmsyz.schema_check import InvalidAnswer, check
 from lmsyz.store import Saved, Store, TaskRecord
 from lmsyz.task import Task

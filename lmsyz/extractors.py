@@ -15,7 +15,8 @@ from typing import Any
 
 import pandas as pd
 
-from lmsyz.batch_files import INPUT, OUTPUT, FrameFile, input_path, read_failures, read_index
+from lmsyz.batch_files import INPUT, OUTPUT, input_path, read_failures, read_index
+from lmsyz.batch_frame import FrameFile
 from lmsyz.batch_job import BATCH_ROOT, BatchJob
 from lmsyz.batch_ledger import LEDGER, REQUESTS_A_PART, Ledger, Part, PartState, check_job_id, write_private
 from lmsyz.batch_setup import stored_task

@@ -18,7 +18,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from lmsyz import batch, batch_files, batch_job, batch_ledger, batch_settle
+from lmsyz import batch, batch_files, batch_frame, batch_job, batch_ledger, batch_settle
 from lmsyz.batch_job import BatchJob
 from lmsyz.cache import SqliteCache
 from lmsyz.providers.anthropic_batches import AnthropicBatches
@@ -31,7 +31,7 @@ DF = pd.DataFrame({"text": [f"Row {i} is one of a dozen." for i in range(12)]})
 STEPS: list[tuple[Any, str]] = [
     (batch_ledger.Ledger, "save"),
     (batch_files.PartWriter, "write"),
-    (batch_files.FrameFile, "write"),
+    (batch_frame.FrameFile, "write"),
     (batch, "write_failures"),
     (batch_settle, "write_failures"),
     (SqliteCache, "put_chunks"),

@@ -11,16 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lmsyz.alignment import align, read_results, salvage_results
 from lmsyz.errors import MalformedError
 from lmsyz.rows import (
     Chunk,
     Rows,
-    align,
     chunk_positions,
     estimate_tokens,
     make_chunk,
-    read_results,
-    salvage_results,
     text_key,
     text_keys,
 )

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 
+from lmsyz.alignment import read_results
 from lmsyz.errors import MalformedError, UnavailableError
 from lmsyz.providers.base import JsonObject, Reply, Stop, Usage, as_dict, as_int, dicts_in
 from lmsyz.providers.faults import Fault, error_object, hide_keys, no_reply
 from lmsyz.providers.openai_faults import error_of, status_in_body
-from lmsyz.rows import read_results
 
 __all__ = ["parse_chat", "parse_responses"]
 
