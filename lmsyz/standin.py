@@ -19,9 +19,30 @@ from typing import Any
 
 from lmsyz.html_block import html_block
 
-__all__ = ["VARIABLES", "DefaultEndpoint", "end", "hear", "show", "spawn"]
+__all__ = ["VARIABLES", "Addresses", "DefaultEndpoint", "end", "hear", "show", "spawn"]
 
 VARIABLES = ("LMSYZ_SANDBOX_URL", "LMSYZ_LOCAL_URL", "LMSYZ_LOCAL_MODEL", "LMSYZ_LOCAL_CONTEXT")
+
+
+class Addresses:
+    """Where a server on this machine listens, as each SDK wants it."""
+
+    _port: int
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return f"http://127.0.0.1:{self._port}"
+
+    @property
+    def openai_base_url(self) -> str:
+        """What ``base_url=`` wants with ``backend="openai"``, and ``openai.OpenAI(base_url=...)``."""
+        return f"{self.url}/v1"
+
+    @property
+    def anthropic_base_url(self) -> str:
+        """What ``base_url=`` wants with ``backend="anthropic"``, and ``anthropic.Anthropic(base_url=...)``."""
+        return self.url
 
 
 class DefaultEndpoint:

@@ -10,9 +10,10 @@ from pathlib import Path
 from types import TracebackType
 
 from lmsyz.errors import UsageError
+from lmsyz.html_block import html_block
 from lmsyz.local import process
 from lmsyz.local.weights import Weights, find_weights
-from lmsyz.standin import DefaultEndpoint, show
+from lmsyz.standin import Addresses, DefaultEndpoint, show
 
 __all__ = ["NOTICE", "LocalModel", "start"]
 
@@ -86,7 +87,7 @@ def _check(name: str, value: object, low: int, high: int) -> None:
         raise UsageError(f"{name}={value!r} must be a number from {low} to {high}")
 
 
-class LocalModel:
+class LocalModel(Addresses):
     """A model that is being served. Made by :func:`lmsyz.local.start`."""
 
     def __init__(self, weights: Weights, context: int, slots: int, port: int, child: subprocess.Popen[bytes]) -> None:
@@ -126,21 +127,6 @@ class LocalModel:
         return self._slots
 
     @property
-    def url(self) -> str:
-        """Where it listens."""
-        return f"http://127.0.0.1:{self._port}"
-
-    @property
-    def openai_base_url(self) -> str:
-        """What ``base_url=`` wants with ``backend="openai"``."""
-        return f"{self.url}/v1"
-
-    @property
-    def anthropic_base_url(self) -> str:
-        """What ``base_url=`` wants with ``backend="anthropic"``."""
-        return self.url
-
-    @property
     def pid(self) -> int:
         """Its process."""
         return self._child.pid
@@ -170,7 +156,7 @@ class LocalModel:
 
     def _repr_html_(self) -> str:
         model, state = html.escape(self.model), html.escape(self._state())
-        return f"<div><b>{model}</b>, {state}: {html.escape(NOTICE)}.</div>"
+        return html_block(f"<b>{model}</b>, {state}: {html.escape(NOTICE)}.")
 
     def _state(self) -> str:
         if self._is_stopped:

@@ -14,9 +14,10 @@ from types import TracebackType
 from typing import Any
 
 from lmsyz.errors import MissingExtraError, SandboxError, UsageError
+from lmsyz.html_block import html_block
 from lmsyz.sandbox import notice, process, registry
 from lmsyz.sandbox.faults import Faults
-from lmsyz.standin import DefaultEndpoint
+from lmsyz.standin import Addresses, DefaultEndpoint
 
 __all__ = ["Sandbox", "start"]
 
@@ -124,7 +125,7 @@ def _found(folder: Path, port: int | None, seed: int, faults: Faults) -> Sandbox
     return box
 
 
-class Sandbox:
+class Sandbox(Addresses):
     """A running sandbox. Made by :func:`lmsyz.sandbox.start`.
 
     Its answers come from documented rules, not from a language model.
@@ -132,24 +133,10 @@ class Sandbox:
 
     def __init__(self, entry: registry.Entry, child: subprocess.Popen[bytes] | None = None) -> None:
         self._entry = entry
+        self._port = entry.port
         self._child = child
         self._endpoint = DefaultEndpoint(LMSYZ_SANDBOX_URL=self.url)
         self._is_stopped = False
-
-    @property
-    def url(self) -> str:
-        """Where it listens."""
-        return f"http://127.0.0.1:{self._entry.port}"
-
-    @property
-    def openai_base_url(self) -> str:
-        """What ``openai.OpenAI(base_url=...)`` wants."""
-        return f"{self.url}/v1"
-
-    @property
-    def anthropic_base_url(self) -> str:
-        """What ``anthropic.Anthropic(base_url=...)`` wants."""
-        return self.url
 
     @property
     def azure_endpoint(self) -> str:
@@ -289,7 +276,7 @@ class Sandbox:
 
     def _repr_html_(self) -> str:
         state = "stopped" if self._is_stopped else f"at <code>{html.escape(self.url)}</code>"
-        return f"<div>{notice.HTML} Sandbox {state}, models <code>sandbox-rules</code> and others.</div>"
+        return html_block(f"{notice.HTML} Sandbox {state}, models <code>sandbox-rules</code> and others.")
 
     def _is_alive(self) -> bool:
         try:
