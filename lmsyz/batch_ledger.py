@@ -29,7 +29,17 @@ from typing import Any
 from lmsyz.errors import BatchError, UsageError
 from lmsyz.store import TaskRecord
 
-__all__ = ["REQUESTS_A_PART", "Ledger", "Part", "PartState", "check_job_id", "ledgers_in", "locked", "write_private"]
+__all__ = [
+    "REQUESTS_A_PART",
+    "Ledger",
+    "Part",
+    "PartState",
+    "check_job_id",
+    "disk_error",
+    "ledgers_in",
+    "locked",
+    "write_private",
+]
 
 REQUESTS_A_PART = 5000  # the seed package's number; the providers take 50,000 and more
 FORMAT = 1
@@ -258,7 +268,7 @@ def locked(folder: Path, *, patience_s: float = LOCK_PATIENCE_S) -> Iterator[Non
     Raises
     ------
     BatchError
-        Another kernel holds it for too long.
+        Another kernel holds it for too long, or the job's folder cannot be written or read.
     """
     from filelock import FileLock, Timeout
 
@@ -273,6 +283,17 @@ def locked(folder: Path, *, patience_s: float = LOCK_PATIENCE_S) -> Iterator[Non
             f"another kernel (process {who}) is working on the batch job in {str(folder)!r}. Wait for it, or stop it;"
             " nothing was sent"
         ) from None
+    except OSError as error:
+        raise disk_error(folder, error) from error
+
+
+def disk_error(folder: Path, error: OSError) -> BatchError:
+    """Return what is said where a job's folder cannot be written or read."""
+    return BatchError(
+        f"the folder of the batch job, {str(folder)!r}, cannot be written or read: {error.strerror or error}. Make room"
+        " there or see to its rights, then make the same call again: what was submitted stands in the job's ledger, and"
+        " nothing is created twice"
+    )
 
 
 def write_private(path: Path, content: bytes, *, flush: bool = True) -> None:

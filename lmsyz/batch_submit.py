@@ -12,7 +12,17 @@ from urllib.parse import urlsplit, urlunsplit
 from lmsyz.batch_files import INPUT, OUTPUT, index_path, input_path, read_index
 from lmsyz.batch_frame import FrameFile
 from lmsyz.batch_job import BATCH_ROOT, BatchJob
-from lmsyz.batch_ledger import LEDGER, REQUESTS_A_PART, Ledger, Part, PartState, check_job_id, ledgers_in, locked
+from lmsyz.batch_ledger import (
+    LEDGER,
+    REQUESTS_A_PART,
+    Ledger,
+    Part,
+    PartState,
+    check_job_id,
+    disk_error,
+    ledgers_in,
+    locked,
+)
 from lmsyz.batch_setup import Connection, add_parts, connected, keys_of, make_engine, told
 from lmsyz.cache import SqliteCache
 from lmsyz.engine import plan
@@ -227,6 +237,9 @@ def _make_folders(folder: Path) -> None:
             f"{str(folder)!r} holds a batch job without a ledger of lmsyz (another program's, or a ledger that was"
             " deleted). It was left as it is, nothing was sent; give another job_id"
         )
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    for path in (folder, folder / INPUT, folder / OUTPUT):
-        path.mkdir(mode=0o700, exist_ok=True)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        for path in (folder, folder / INPUT, folder / OUTPUT):
+            path.mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise disk_error(folder, error) from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import stat
 from pathlib import Path
 from typing import Any
@@ -152,6 +153,34 @@ def test_four_kernels_share_one_job(server: Any) -> None:
     assert run_python(CHILD, "poll").startswith("job ")
     assert run_python(CHILD, "collect").strip() == "True"
     assert run_python(CHILD, "extract").split() == ["0", "12"]
+
+
+FULL = """
+import resource, signal
+import pandas as pd
+import lmsyz
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+df = pd.DataFrame({"text": [f"Row {i} is one of several." for i in range(2000)]})
+lmsyz.SqliteCache("lmsyz_cache.sqlite").close()
+usual = resource.getrlimit(resource.RLIMIT_FSIZE)
+resource.setrlimit(resource.RLIMIT_FSIZE, (150_000, usual[1]))
+try:
+    df.ie.batch("Give the digest.", schema={"digest": str}, job_id="full")
+except lmsyz.BatchError as error:
+    print(error)
+resource.setrlimit(resource.RLIMIT_FSIZE, usual)
+job = df.ie.batch("Give the digest.", schema={"digest": str}, job_id="full")
+job.wait()
+print(job.results()["ie_error"].isna().sum())
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="limits the size of a process's files")
+def test_a_disk_without_room_is_said_and_the_same_call_goes_on_when_there_is_some(server: Any) -> None:
+    told, n_home = run_python(FULL).splitlines()
+    assert re.search(r"batch_jobs/full', cannot be written or read: File too large\. Make room", told)
+    assert n_home == "2000"
+    assert paid_rows(server) == 2000
 
 
 # --- the same call again ----------------------------------------------------------------------------
