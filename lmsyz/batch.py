@@ -22,7 +22,7 @@ from pathlib import Path
 
 from lmsyz.batch_files import input_path, read_index, result_lines, result_path, write_failures
 from lmsyz.batch_ledger import Ledger, Part, PartState, known_remotes
-from lmsyz.batch_settle import Settling
+from lmsyz.batch_settle import Settling, common_reasons
 from lmsyz.errors import BatchError, LmsyzError, MalformedError, ProviderError, RequestError, UnavailableError
 from lmsyz.providers.base import Call, Provider
 from lmsyz.providers.batches import Batches, RemoteBatch, ResultFile
@@ -299,7 +299,7 @@ class BatchEngine:
     def _give_up(self, part: Part, reason: str) -> None:
         failures = {key: reason for asked in read_index(self.ledger, part) for key in asked.keys}
         write_failures(self.ledger, part, failures)
-        part.n_good, part.n_bad = 0, len(failures)
+        part.n_good, part.n_bad, part.reasons = 0, len(failures), common_reasons(failures)
         self._step(part, PartState.SETTLED)
 
 

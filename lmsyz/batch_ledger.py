@@ -100,6 +100,8 @@ class Part:
         US dollars; None where a price is not known.
     input_tokens, output_tokens : int or None
         As counted by the provider.
+    reasons : dict
+        Why rows have no answer, the commonest with how many.
     """
 
     n: int
@@ -123,6 +125,7 @@ class Part:
     n_good: int = 0
     n_bad: int = 0
     cost: float | None = 0.0
+    reasons: dict[str, int] = field(default_factory=dict)
     input_tokens: int | None = 0
     output_tokens: int | None = 0
 

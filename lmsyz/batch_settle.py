@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import IO
 
@@ -19,12 +20,14 @@ from lmsyz.errors import MalformedError, ProviderError
 from lmsyz.pricing import BATCH_TIER, Pricer
 from lmsyz.providers.base import Provider, Usage
 from lmsyz.providers.batches import Batches, BatchResult, BatchState
+from lmsyz.report import cause
 from lmsyz.store import AnswerRecord, ChunkRecord, RequestRecord, Store
 from lmsyz.task import Task
 
-__all__ = ["Settling", "part_run_id"]
+__all__ = ["Settling", "common_reasons", "part_run_id"]
 
 CHUNKS_A_WRITE = 200
+REASONS_SHOWN = 5
 MISSING = "missing: the batch brought no result for this row"
 
 
@@ -166,7 +169,7 @@ class Settling:
     def _close(self) -> None:
         part, sums = self._part, self._sums
         write_failures(self._ledger, part, sums.failures)
-        part.n_good, part.n_bad = sums.n_good, len(sums.failures)
+        part.n_good, part.n_bad, part.reasons = sums.n_good, len(sums.failures), common_reasons(sums.failures)
         part.cost, part.input_tokens, part.output_tokens = sums.cost, sums.input_tokens, sums.output_tokens
         manifest = {"job_id": self._ledger.job_id, "part": asdict(part), "task": asdict(self._ledger.record)}
         text = json.dumps(manifest, ensure_ascii=False)
@@ -174,6 +177,11 @@ class Settling:
         for n, what in ((sums.n_foreign, "under ids that were not sent"), (sums.n_unreadable, "unreadable")):
             if n:
                 part.problems.append(f"{n:,} result lines {what} were not used")
+
+
+def common_reasons(failures: Mapping[bytes, str]) -> dict[str, int]:
+    """Return the reasons that most rows have, with how many have it."""
+    return dict(Counter(map(cause, failures.values())).most_common(REASONS_SHOWN))
 
 
 def part_run_id(ledger: Ledger, part: Part) -> str:

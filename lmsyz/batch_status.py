@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -104,6 +105,7 @@ class BatchStatus:
             ("requests", f"{self.n_requests_done:,} of {self.n_requests:,} done"),
             ("cost", cost),
         ]
+        facts += [("without answer", f"{n:,} x {reason}") for reason, n in self._reasons().most_common(3)]
         if self.n_too_long:
             facts.append(("not sent", f"{self.n_too_long:,} rows are too long for the model"))
         if self.submitted:
@@ -118,6 +120,12 @@ class BatchStatus:
                 said = f"is past its time. If it will never end: job.give_up({part.n}), then job.retry() asks it again"
                 facts.append((f"part {part.n}", said))
         return facts + [("problem", words) for words in self.problems]
+
+    def _reasons(self) -> Counter[str]:
+        found: Counter[str] = Counter()
+        for part in self.parts:
+            found.update(part.reasons)
+        return found
 
 
 def status_of(ledger: Ledger) -> BatchStatus:

@@ -17,11 +17,15 @@ from lmsyz.cli_extract import extract
 from lmsyz.cli_lab import lab
 from lmsyz.cli_local import local
 from lmsyz.cli_sandbox import sandbox
-from lmsyz.errors import LmsyzError, UsageError
+from lmsyz.errors import LmsyzError, MissingKeyError, UsageError
 
 __all__ = ["main"]
 
 INTERRUPTED = 130
+IN_A_SHELL = (
+    "In a shell: set the key in the environment or in .env, or name a server by --base-url. `lmsyz sandbox` serves one"
+    " that needs no key, and prints the lines that point here."
+)
 
 
 class _FailedRun(click.ClickException):
@@ -42,6 +46,8 @@ class _Commands(click.Group):
         try:
             return super().invoke(ctx)
         except UsageError as error:
+            if isinstance(error, MissingKeyError):
+                error.add_note(IN_A_SHELL)
             raise _WrongCall(error) from error
         except LmsyzError as error:
             raise _FailedRun(error) from error

@@ -105,7 +105,7 @@ def check_installed() -> None:
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         raise MissingExtraError(
-            f"the notebooks need {' and '.join(missing)}, which is not installed: pip install 'lmsyz[notebooks]'"
+            f"the notebooks need {' and '.join(missing)} (not installed here): pip install 'lmsyz[notebooks]'"
         )
 
 

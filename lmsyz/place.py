@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
 from lmsyz.errors import MissingKeyError, UsageError
 from lmsyz.long_rows import LONG_TEXT_OPTIONS
 from lmsyz.providers import APIS, BACKENDS, base_url_of, check_key, connect, missing_key_message
-from lmsyz.providers.base import Provider, body_options, call_options
+from lmsyz.providers.base import CALL_OPTIONS, Provider, body_options, call_options
 from lmsyz.providers.models import DEFAULT_MODELS, SANDBOX_MODEL, check_options, quirks_of
 from lmsyz.schema import read_schema
 from lmsyz.schema_render import render
@@ -38,6 +39,20 @@ RESERVED_OPTIONS = frozenset(
     ]
 )
 NOT_JSON_OPTIONS = ("timeout",)
+# What a name that is no option may have been meant to be. Many servers ignore fields that they do not know, so that a
+# misspelt one would pass unnoticed, and a batch would fail a day later.
+ARGUMENTS = (
+    *("schema", "text_col", "id_col", "image_col", "backend", "model", "chunk_size", "max_workers", "cache_path"),
+    *("fresh", "ignore_prompt_hash", "on_error", "dedupe", "verify_rows", "api_key", "base_url", "client", "progress"),
+    *("background", "job_id", "batch_root_dir", "max_requests_per_batch"),
+)
+REQUEST_FIELDS = (
+    *("temperature", "top_p", "top_k", "top_a", "min_p", "seed", "stop", "stop_sequences", "max_tokens"),
+    *("max_completion_tokens", "max_output_tokens", "reasoning", "reasoning_effort", "thinking", "verbosity"),
+    *("frequency_penalty", "presence_penalty", "repetition_penalty", "logit_bias", "logprobs", "top_logprobs"),
+    *("service_tier", "metadata", "store", "user", "safety_identifier", "models", "provider", "cache_control"),
+)
+ALIKE = 0.8
 # Sent where no key is wanted; unlike any word of a message, since keys are taken out of messages.
 NO_KEY = "no-key-needed"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -84,6 +99,7 @@ def split_options(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str,
         raise UsageError(
             "image_col= is for df.ie.extract, df.ie.batch, df.ie.stale and df.ie.panel; this call asks about texts"
         )
+    _refuse_misspelt(rest)
     taken = sorted(RESERVED_OPTIONS & {*rest, *extra})
     if taken:
         raise UsageError(
@@ -94,6 +110,17 @@ def split_options(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str,
         if name not in NOT_JSON_OPTIONS:
             _check_json(name, value)
     return own, rest
+
+
+def _refuse_misspelt(options: Iterable[str]) -> None:
+    known = {*ARGUMENTS, *OWN_OPTIONS, *CALL_OPTIONS, *REQUEST_FIELDS, *RESERVED_OPTIONS}
+    for name in options:
+        meant = [] if name in known else get_close_matches(name, sorted(known - RESERVED_OPTIONS), n=1, cutoff=ALIKE)
+        if meant:
+            raise UsageError(
+                f"{name}= is no option that is known here: did you mean {meant[0]}=? To send it as it is:"
+                f" extra_body={{{name!r}: ...}}"
+            )
 
 
 def find_place(

@@ -38,9 +38,21 @@ class ProgressBar:
         What is counted.
     label : str
         What stands before the bar.
+    elapsed_s : float
+        For how long it has been under way already.
     """
 
-    def __init__(self, total: int, initial: int = 0, *, show: bool, unit: str = "row", label: str = "lmsyz") -> None:
+    def __init__(
+        self,
+        total: int,
+        initial: int = 0,
+        *,
+        show: bool,
+        unit: str = "row",
+        label: str = "lmsyz",
+        elapsed_s: float = 0.0,
+    ) -> None:
+        self._began = time.time() - elapsed_s
         self._bar: Any = None
         self._handle: Any = None
         self._painted = time.monotonic()
@@ -77,6 +89,8 @@ class ProgressBar:
 
     def _open(self, total: int, initial: int, unit: str, label: str) -> None:
         self._bar, self._handle = _new_bar(total, initial, unit, label)
+        if self._bar is not None:
+            self._bar.start_t = self._began  # making the first bar of a kernel takes a while
 
     def _show(self, n: int, postfix: Mapping[str, object], label: str | None) -> None:
         self._bar.n = n

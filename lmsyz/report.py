@@ -70,13 +70,18 @@ class Counts:
 
     @property
     def n_done(self) -> int:
-        """Rows that have an answer or an error."""
-        return self.n_cached + self.n_ok + sum(self.n_failed.values())
+        """Rows that have an answer or an error; those that a stopped run never asked have neither."""
+        return self.n_cached + self.n_ok + sum(self.n_failed.values()) - self.n_cancelled
+
+    @property
+    def n_cancelled(self) -> int:
+        """Rows that were not asked, since the run was stopped."""
+        return self.n_failed.get("cancelled", 0)
 
     @property
     def n_waiting(self) -> int:
         """Rows that have neither yet."""
-        return self.n_rows - self.n_done
+        return self.n_rows - self.n_done - self.n_cancelled
 
 
 @dataclass(slots=True)

@@ -298,7 +298,7 @@ class Run:
     def __repr__(self) -> str:
         lines = [f"<lmsyz run {self.run_id}: {self._line()}>"]
         lines += [f"  {name}: {value}" for name, value in self._facts()]
-        lines += [f"  {n:,} x {reason}{_eg(examples)}" for reason, (n, examples) in self._top_reasons()]
+        lines += [f"  {n:,} x {reason}{_eg(n, examples)}" for reason, (n, examples) in self._top_reasons()]
         return "\n".join(lines)
 
     def _ipython_display_(self) -> None:
@@ -314,7 +314,7 @@ class Run:
             for name, value in self._facts()
         )
         errors = "".join(
-            f"<li>{html.escape(f'{n:,} × {reason}{_eg(examples)}')}</li>"
+            f"<li>{html.escape(f'{n:,} × {reason}{_eg(n, examples)}')}</li>"
             for reason, (n, examples) in self._top_reasons()
         )
         title = html.escape(f"lmsyz run {self.run_id}: {self._line()}")
@@ -333,7 +333,7 @@ class Run:
         return frame
 
     def _failure_words(self, n_bad: int) -> str:
-        reasons = "; ".join(f"{n:,} {reason}{_eg(examples)}" for reason, (n, examples) in self._top_reasons(3))
+        reasons = "; ".join(f"{n:,} {reason}{_eg(n, examples)}" for reason, (n, examples) in self._top_reasons(3))
         return (
             f"{n_bad:,} of {len(self.rows):,} rows have no answer: {reasons}. The others are stored in"
             f" {self.cache_path}; the same call asks only these again. The error's .result holds the whole frame."
@@ -357,7 +357,7 @@ class Run:
             view = _faces().foreground(self)
             if view is not None:
                 return view
-        return ProgressBar(counts.n_rows, counts.n_done, show=bool(self.show_progress))
+        return ProgressBar(counts.n_rows, counts.n_cached, show=bool(self.show_progress), elapsed_s=counts.wall_s)
 
     @property
     def _n_kept(self) -> int:
@@ -394,7 +394,10 @@ class Run:
         if self.rows.long and (in_parts := parts_words(self.rows)):
             facts.append(("long texts", in_parts))
         if self.task.endpoint == "sandbox":
-            facts.insert(1, ("note", "answers come from the sandbox's rules, not from a language model"))
+            note = "answers come from the sandbox's rules, not from a language model"
+            if c.n_failed.get("missing"):
+                note += "; a row is left out where no rule finds a field that may not be null: allow `| None`"
+            facts.insert(1, ("note", note))
         if self.n_seed:
             seed = f"{self.n_seed:,} taken over from a cache that recorded no text and no model"
             facts.append(("seed rows", seed))
@@ -449,8 +452,10 @@ def store_what_is_left(cache_path: Path, store: Store) -> None:
 def _postfix(counts: Counts) -> dict[str, object]:
     shown: dict[str, object] = {
         "cached": f"{counts.n_cached:,}",
-        "failed": f"{sum(counts.n_failed.values()):,}",
+        "failed": f"{sum(counts.n_failed.values()) - counts.n_cancelled:,}",
     }
+    if counts.n_cancelled:
+        shown["cancelled"] = f"{counts.n_cancelled:,}"
     if counts.n_retries:
         shown["retries"] = f"{counts.n_retries:,}"
     return shown
@@ -470,5 +475,8 @@ def _int(value: int | None) -> str:
     return "<NA>" if value is None else f"{value:,}"
 
 
-def _eg(examples: tuple[str, ...]) -> str:
-    return f" (rows {', '.join(examples[:5])})" if examples else ""
+def _eg(n: int, examples: tuple[str, ...]) -> str:
+    shown = ", ".join(examples[:5])
+    if n == 1 and examples:
+        return f" (row {shown})"
+    return f" (rows {shown}{', ...' if n > len(examples[:5]) else ''})" if examples else ""

@@ -155,6 +155,14 @@ def test_four_kernels_share_one_job(server: Any) -> None:
     assert run_python(CHILD, "extract").split() == ["0", "12"]
 
 
+def test_a_jobs_status_says_why_rows_have_no_answer(server: Any, backend: str) -> None:
+    server.set_faults(batch_s=0.05, refused=1.0)
+    job = submit(frame(4), backend=backend)
+    job.wait()
+    assert re.search(r"without answer: 4 x refused", repr(job.status()))
+    assert BatchJob.load(job.job_id).status().parts[0].reasons == job.status().parts[0].reasons
+
+
 FULL = """
 import resource, signal
 import pandas as pd

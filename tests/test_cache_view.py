@@ -160,3 +160,20 @@ def test_a_file_with_odd_types_and_lone_surrogates_still_shows(path: Path) -> No
     assert "Answer 61" in view._shown.value
     assert view._shown.value.encode()
     assert view.text()
+
+
+def test_a_file_that_is_not_there_is_said_in_one_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    view = CacheView(tmp_path / "none.sqlite")
+    view.refresh()
+    assert "CacheError" in view.text()
+    assert str(tmp_path / "none.sqlite") in view.text()
+    assert len(view.text().splitlines()) <= 3
+    assert caplog.records == []
+
+
+def test_python_to_copy_is_shown_whole(path: Path) -> None:
+    view = CacheView(path)
+    view.refresh()
+    view._rows.value = (view._rows.options[0][1],)
+    press(view, "Copy as Python")
+    assert view._code.rows > view._code.value.count("\n")

@@ -299,3 +299,11 @@ print(sorted({"openai", "anthropic", "ipywidgets", "starlette"} & set(sys.module
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_a_missing_key_is_told_in_words_for_a_shell(run: Command) -> None:
+    result = run("--out", "out.csv")
+    assert result.exit_code == 2
+    assert "OPENAI_API_KEY" in result.stderr
+    assert "--base-url" in result.stderr
+    assert "`lmsyz sandbox`" in result.stderr

@@ -100,7 +100,7 @@ def test_a_bad_key_costs_a_handful_of_requests_and_one_message(sandbox_default: 
     [
         ({"model": "sandbox-rules-nope"}, "404"),
         ({"model": "sandbox-rules-reasoning", "temperature": 0.5}, "temperature"),
-        ({"temprature": 1}, "temprature"),
+        ({"hotness": 1}, "hotness"),
     ],
     ids=["model", "sampling", "option"],
 )

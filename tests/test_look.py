@@ -71,3 +71,9 @@ def test_blocks_joined_are_html_only_where_a_builder_made_them() -> None:
     assert isinstance(shown, look.Html)
     assert "&lt;script&gt;<b>made</b>" in shown
     assert "<script>" not in shown
+
+
+def test_a_share_that_is_not_nothing_is_not_called_nothing() -> None:
+    bar = look.stacked_bar([("ok", 999, "ok"), ("refused", 1, "bad"), ("failed", 0, "bad")], 1000, label="Rows")
+    assert "<b>1</b> (&lt;1%)" in bar
+    assert "<b>999</b> (100%)" in bar

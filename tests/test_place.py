@@ -93,3 +93,18 @@ def test_our_own_options_are_told_from_the_requests() -> None:
         split_options({"extra_body": "x"})
     with pytest.raises(UsageError, match="seed= cannot be sent as JSON"):
         split_options({"seed": float("nan")})
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [("scheme", "schema"), ("chunksize", "chunk_size"), ("tempreature", "temperature"), ("max_token", "max_tokens")],
+)
+def test_a_misspelt_option_is_refused_with_what_was_meant(name: str, meant: str) -> None:
+    with pytest.raises(UsageError, match=rf"{name}= is no option that is known here: did you mean {meant}=\?"):
+        split_options({name: 1})
+    assert split_options({"extra_body": {name: 1}})[1] == {"extra_body": {name: 1}}
+
+
+@pytest.mark.parametrize("name", ["models", "top_k", "store", "provider", "safe_prompt", "reasoning"])
+def test_fields_of_a_servers_own_pass(name: str) -> None:
+    assert split_options({name: "x"})[1] == {name: "x"}

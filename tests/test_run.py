@@ -337,3 +337,35 @@ def test_the_environment_can_switch_bars_off(
     monkeypatch.setenv("LMSYZ_PROGRESS", "false")
     frame(2).ie.extract(PROMPT, schema=SCHEMA)
     assert capsys.readouterr().err == ""
+
+
+def test_rows_that_a_stopped_run_never_asked_are_neither_done_nor_waiting() -> None:
+    tally = Tally()
+    tally(RunStarted(n_rows=60, n_cached=5, n_empty=0, n_asked=55))
+    tally(chunk_done(n_ok=12))
+    tally(RowsFailed(n_rows=3, reason="refused: no", examples=()))
+    tally(RowsFailed(n_rows=40, reason="cancelled: the run was stopped", examples=()))
+    counts = tally.counts()
+    assert (counts.n_done, counts.n_cancelled, counts.n_waiting) == (20, 40, 0)
+
+
+def test_examples_of_rows_do_not_read_as_all_of_them(sandbox_default: Any) -> None:
+    sandbox_default.set_faults(refused=1.0)
+    frame(8).ie.extract("Give the digest.", schema={"digest": str})
+    assert re.search(r"8 x refused.* \(rows \d, \d, \d, \d, \d, \.\.\.\)", repr(last()))
+    frame(1).ie.extract("Give the digest again.", schema={"digest": str})
+    assert re.search(r"1 x refused.* \(row 0\)", repr(last()))
+
+
+def test_a_bar_counts_from_when_the_run_began() -> None:
+    from lmsyz.progress import ProgressBar
+
+    with ProgressBar(100, 0, show=True, elapsed_s=50.0) as bar:
+        bar.show(100, {})
+        told = bar._bar.format_dict
+    assert told["elapsed"] >= 50.0
+
+
+def test_the_sandbox_says_why_it_leaves_a_row_out(sandbox_default: Any) -> None:
+    frame(2).ie.extract("Say what it is.", schema={"unheard_of": {"city": str}})
+    assert "allow `| None`" in repr(last())

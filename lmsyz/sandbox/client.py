@@ -89,7 +89,7 @@ def _check(port: int | None, seed: int) -> None:
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         raise MissingExtraError(
-            f"the sandbox needs {', '.join(missing)}, which is not installed: pip install 'lmsyz[sandbox]'"
+            f"the sandbox needs {', '.join(missing)} (not installed here): pip install 'lmsyz[sandbox]'"
         )
     if port is not None and (isinstance(port, bool) or not isinstance(port, int) or not 0 < port < 65536):
         raise UsageError(f"port={port!r} must be a number from 1 to 65535, or None for a free one")

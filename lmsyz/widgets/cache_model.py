@@ -148,7 +148,9 @@ class CacheModel:
                 " this page. An open panel searches on by itself; elsewhere Next does."
             )
         more = "more follow" if self.page.next_id is not None else "no more follow"
-        return f"Page {self.number:,}: {len(self.page.rows):,} rows, newest first; {more}."
+        n = len(self.page.rows)
+        of_what = " of this question" if self.wanted.task_ids is not None else ""
+        return f"Page {self.number:,}: {n:,} {'row' if n == 1 else 'rows'}{of_what}, newest first; {more}."
 
     def show(self, answer_id: int) -> RowDetail:
         """Return one row opened."""
@@ -270,13 +272,13 @@ def _cells(row: FoundRow) -> tuple[object, ...]:
 
 def line(row: FoundRow) -> str:
     """Return a row as one line of fixed columns, with what cannot be seen made visible."""
-    when = time.strftime("%Y-%m-%d %H:%M", time.localtime(row.created)) if 0 < row.created < 4e9 else ""
+    when = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(row.created)) if 0 < row.created < 4e9 else ""
     cells = (
         (str(row.id), 9),
         (row.row_id, 14),
         (row.status, 9),
         (row.model, 16),
-        (when, 16),
+        (when, 20),
         (row.text, 40),
         (row.answer, 60),
     )

@@ -18,7 +18,7 @@ import pandas as pd
 
 from lmsyz.cache_file import clean
 from lmsyz.cache_rows import FAILED, STALE, STORED, FoundRow, RowDetail
-from lmsyz.errors import UsageError
+from lmsyz.errors import LmsyzError, UsageError
 from lmsyz.widgets import look
 from lmsyz.widgets.cache_model import CacheModel, line
 from lmsyz.widgets.look import Html
@@ -53,6 +53,7 @@ class CacheView:
         self._lock = threading.RLock()
         self._pending: Callable[[], str] | None = None
         self._detail = self._error = Html("")
+        self._problem = ""
         self._is_filling = False
         self._top, self._said, self._shown = (ipywidgets.HTML() for _ in range(3))
         self._rows = ipywidgets.SelectMultiple(description="Rows", rows=14, layout=ipywidgets.Layout(width="99%"))
@@ -170,7 +171,8 @@ class CacheView:
 
     def _copy(self) -> None:
         def show() -> None:
-            self._code.value = self.python(self._chosen()[-1])
+            code = self.python(self._chosen()[-1])
+            self._code.value, self._code.rows = code, code.count("\n") + 2
             self._code.layout.display = ""
 
         if self._chosen():
@@ -213,9 +215,12 @@ class CacheView:
             try:
                 action()
             except Exception as error:
-                log.warning("the cache view failed", exc_info=True)
+                if not isinstance(error, LmsyzError):
+                    log.warning("the cache view failed", exc_info=True)
+                self._problem = f"{type(error).__name__}: {error}"
                 self._error = look.note(f"{type(error).__name__}: {error}", role="bad")
             else:
+                self._problem = ""
                 self._error = look.note(done, role="ok") if done else Html("")
             if fills:
                 self._fill()
@@ -305,6 +310,8 @@ class CacheView:
     def text(self) -> str:
         """Return the present state as text for a terminal."""
         with self._lock:
+            if self._problem:
+                return f"Cache {self._model.path}\n{self._problem}"
             lines = [f"Cache {self._model.path}", look.text_table(HEAD, self._group_rows()), self._model.says()]
             return "\n".join([*lines, *(line(row).replace("\u00a0", " ").rstrip() for row in self._model.page.rows)])
 
@@ -320,7 +327,7 @@ def _detail_html(detail: RowDetail) -> Html:
         pairs += [
             ("outcome", request.outcome),
             ("answered", _when(request.created)),
-            ("tokens in, out", f"{request.input_tokens}, {request.output_tokens}, for {request.n_rows} rows together"),
+            ("tokens in, out", f"{request.input_tokens}, {request.output_tokens}, for {request.n_rows} in one request"),
             ("cost", _dollars(request.cost)),
             ("latency", f"{request.latency_s:.2f} s"),
             ("attempts", request.attempts),
@@ -378,7 +385,7 @@ def _dollars(cost: float | None) -> str:
 
 def _when(created: float | None) -> str:
     return (
-        time.strftime("%Y-%m-%d %H:%M", time.localtime(created))
+        time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(created))
         if isinstance(created, int | float) and 0 < created < 4e9
         else ""
     )

@@ -54,7 +54,7 @@ class JobsView:
         """Bring the cards up to date from the ledgers; sends nothing where nothing changed."""
         with self._lock:
             cards, n = self.model.cards(self._limit)
-            set_html(self._head, look.note(_head(len(cards), n, self.model.root)))
+            set_html(self._head, look.page("Batch jobs", look.note(_head(len(cards), n, self.model.root))))
             for job_id in self._cards.keys() - {c.job_id for c in cards}:
                 self._cards.pop(job_id).close()
             for card in cards:
@@ -115,7 +115,8 @@ class _Card:
         is_done = card.status is None or card.status.is_done
         _able(self._refresh, not busy and not damaged)
         _able(self._collect, not busy and not damaged)
-        _able(self._cancel, not busy and not is_done)
+        is_ending = card.status is not None and card.status.state == "cancelling"
+        _able(self._cancel, not busy and not is_done and not is_ending)
         _able(self._sure, not busy and not is_done)
         _able(self._retry, not busy and card.status is not None and card.status.n_bad > 0)
 

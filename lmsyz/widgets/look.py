@@ -208,4 +208,9 @@ def _cell(value: object) -> str:
 
 def _legend(name: str, n: int, whole: int, colour: str) -> str:
     mark = f'<span style="display:inline-block;width:10px;height:10px;border-radius:2px;background:{colour}"></span>'
-    return f'<span style="white-space:nowrap">{mark} {esc(name)} <b>{n:,}</b> ({100 * n / whole:.0f}%)</span>'
+    return f'<span style="white-space:nowrap">{mark} {esc(name)} <b>{n:,}</b> ({_share(n, whole)})</span>'
+
+
+def _share(n: int, whole: int) -> str:
+    percent = 100 * n / whole
+    return "&lt;1%" if 0 < percent < 0.5 else f"{percent:.0f}%"
