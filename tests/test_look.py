@@ -77,3 +77,4 @@ def test_a_share_that_is_not_nothing_is_not_called_nothing() -> None:
     bar = look.stacked_bar([("ok", 999, "ok"), ("refused", 1, "bad"), ("failed", 0, "bad")], 1000, label="Rows")
     assert "<b>1</b> (&lt;1%)" in bar
     assert "<b>999</b> (100%)" in bar
+    assert "&lt;1%" in look.stacked_bar([("refused", 10, "bad"), ("ok", 1990, "ok")], 2000, label="Rows")

@@ -212,5 +212,5 @@ def _legend(name: str, n: int, whole: int, colour: str) -> str:
 
 
 def _share(n: int, whole: int) -> str:
-    percent = 100 * n / whole
-    return "&lt;1%" if 0 < percent < 0.5 else f"{percent:.0f}%"
+    percent = f"{100 * n / whole:.0f}"
+    return "&lt;1%" if n and percent == "0" else f"{percent}%"
