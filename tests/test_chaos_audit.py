@@ -124,12 +124,13 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
             "journals": {
                 "k": [
                     call("k-0"),
-                    {"at": 1.0, "what": "error", "call": "k-0", "kind": "KeyError", "is_ours": False, "words": "x"},
+                    {"at": 1.0, "what": "error", "call": "k-0", "kind": "KeyError", "is_ours": False}
+                    | {"words": "x", "trace": "in f"},
                     END,
                 ]
             }
         },
-        "k-0 crashed: KeyError",
+        "k-0 crashed: KeyError: x\nin f",
     ),
 }
 

@@ -212,7 +212,7 @@ def _errors(told: Round, figures: Figures) -> None:
     for _, entry in _entries(told, "error"):
         figures.errors[entry["kind"]] += 1
         if not entry["is_ours"]:
-            figures.other.append(f"{entry['call']} crashed: {entry['kind']}: {entry['words']}")
+            figures.other.append(f"{entry['call']} crashed: {entry['kind']}: {entry['words']}\n{entry['trace']}")
 
 
 def _ends(told: Round, figures: Figures) -> None:

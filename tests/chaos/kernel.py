@@ -19,6 +19,7 @@ import signal
 import sqlite3
 import threading
 import time
+import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
@@ -128,7 +129,8 @@ class _Kernel:
 
             words = f"{error} {getattr(error, '__notes__', '')}"[:600]
             is_ours = isinstance(error, (LmsyzError, TimeoutError)) or getattr(error, "errno", None) in DISK_ERRORS
-            self.write(what="error", call=call, kind=type(error).__name__, is_ours=is_ours, words=words)
+            trace = "" if is_ours else traceback.format_exc()
+            self.write(what="error", call=call, kind=type(error).__name__, is_ours=is_ours, words=words, trace=trace)
         return True
 
     def _stored(self, task: str) -> list[str]:
