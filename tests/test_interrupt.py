@@ -137,7 +137,7 @@ def test_a_killed_run_loses_no_stored_row_and_asks_none_of_them_again(sandbox: A
             continue
         with lmsyz.SqliteCache(path) as cache:
             before = len(cache.page_answers(limit=100_000))
-        # Each kill may lose what was in flight and what had just come home and was being written, and no more than that.
+        # Each kill may lose what was in flight and what was home and being written, and no more than that.
         assert sandbox.stats()["n_rows"] - before <= (kill + 1) * WINDOW_PER_WORKER * 4 * 5
     sandbox.set_faults()
     stored = n_stored(path)
