@@ -223,6 +223,8 @@ class BatchEngine:
             self._step(part, PartState.UNSURE)
         elif self._clock() - part.intent_at >= GRACE_S:
             self._step(part, PartState.UPLOADED)
+        elif part.state is PartState.UNSURE:  # nobody's word decides where there is nothing to choose from
+            self._step(part, PartState.CREATING)
 
     def _is_ours(self, part: Part, remote: RemoteBatch) -> bool:
         ours = {asked.custom_id for asked in read_index(self.ledger, part)}

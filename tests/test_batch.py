@@ -442,6 +442,27 @@ def test_a_candidate_that_has_ended_tells_by_its_ids_whether_it_is_ours(server: 
     assert paid_rows(server) == 24
 
 
+def test_where_the_only_candidate_turns_out_to_be_another_job_the_part_is_looked_for_again(
+    server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.set_faults(batch_s=1000, server_error=1.0)
+    with pytest.raises(UnavailableError):
+        submit(frame(), backend="anthropic", job_id="job")
+    server.set_faults(batch_s=1000)
+    other = frame().assign(text=[f"Somebody else's row {i}" for i in range(12)])
+    submit(other, backend="anthropic", job_id="other", batch_root_dir="elsewhere")
+    job = BatchJob.load("job")
+    assert job.refresh().state == "unsure"
+    monkeypatch.setattr(batch, "GRACE_S", 60.0)
+    server.advance(1000)
+    assert job.wait(interval=0.05, timeout=0.1).state == "submitting"
+    monkeypatch.setattr(batch, "GRACE_S", 0.0)
+    server.set_faults(batch_s=0.05)
+    job.wait()
+    assert_all_home(frame(), job.results())
+    assert paid_rows(server) == 24
+
+
 def test_a_refusal_creates_nothing_and_says_so(server: Any, backend: str) -> None:
     with pytest.raises(ProviderError):
         submit(frame(), backend=backend, api_key="sk-invalid-key")
