@@ -197,6 +197,13 @@ class _Kernel:
     def _cancel(self, call: str, *, task: str, job: str) -> None:
         self._job(call, job).cancel()
 
+    def _give_up(self, call: str, *, task: str, job: str) -> None:
+        """Wait no longer for batches that never end."""
+        held = self._job(call, job)
+        for part in held.status().parts:
+            if part.state in ("submitted", "unsure"):
+                held.give_up(part.n)
+
     def _finish_live(self, call: str, *, task: str, job: str, texts: list[str]) -> Any:
         return {"rows": _rows_of(texts, self._job(call, job).finish_live())}
 

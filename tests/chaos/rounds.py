@@ -84,12 +84,14 @@ class _Play:
         self.kernels: list[Kernel] = []
         self.jobs: set[str] = set()
         self.were_gone = False  # at any time, the results of batches at the provider
+        self.were_stuck = False  # at any time, batches that never end
 
     def run(self) -> None:
         self.server.forget()
         for wave in range(self.plan.n_waves):
             faults = self._faults()
-            self.were_gone |= faults.results_gone
+            self.were_gone |= faults.results_gone or faults.cancelled_files_gone
+            self.were_stuck |= faults.batch_stuck
             self.server.set_faults(faults)
             self._wave(wave)
             self.server.advance(self.rng.uniform(0.0, 2.0))
@@ -162,6 +164,10 @@ class _Play:
             ("error_file_only", 0.1, True),
             ("slow_download_bytes_s", 0.2, 100_000),
             ("results_gone", 0.05, True),
+            ("cancelled_files_gone", 0.05, True),
+            ("batch_stuck", 0.05, True),
+            ("loose_batches", 0.15, True),
+            ("max_batch_requests", 0.1, 2),
             ("out_of_quota", 0.03, True),
         ):
             if rng.random() < chance:
@@ -300,8 +306,10 @@ class _Play:
         texts = self.texts[task]
         about = {"task": task, "job": job}
         submit = {"do": "batch", "backend": backend, "texts": texts, "part_size": 4, **about}
-        wait = {"do": "wait", "timeout_s": 10.0, **about}
-        return [submit, wait, {"do": "retry", **about}, wait, {"do": "finish_live", "texts": texts, **about}]
+        wait = {"do": "wait", "timeout_s": 3.0 if self.were_stuck else 10.0, **about}
+        give_up = [{"do": "give_up", **about}] if self.were_stuck else []
+        finish = {"do": "finish_live", "texts": texts, **about}
+        return [submit, wait, *give_up, {"do": "retry", **about}, wait, finish]
 
     def _final(self, name: str, steps: list[dict[str, Any]]) -> bool:
         """Run a kernel that nothing happens to; whether all of its rows have an answer."""

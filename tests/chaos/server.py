@@ -187,7 +187,8 @@ class Server:
         for line in path.read_bytes().splitlines() if path.is_file() else ():
             one = json.loads(line)
             inner = (one.get("response") or {}).get("body") if is_openai else one["result"].get("message")
-            tokens = _tokens_of(inner)
+            # As loose batch APIs write it.
+            tokens = _tokens_of(json.loads(inner) if isinstance(inner, str) else inner)
             if tokens is not None:
                 found.setdefault(one["custom_id"], tokens)
         return found
