@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from lmsyz.cli_options import FILE, asking, file_kind, read_prompt, read_table, write_table
+from lmsyz.cli_options import FILE, asking, file_kind, read_asked, write_table
 from lmsyz.errors import BatchError
 
 if TYPE_CHECKING:
@@ -32,42 +32,19 @@ def batch() -> None:
 
 @batch.command()
 @asking
-@click.option("--schema", type=FILE, help="A JSON file: the shape of one row's answer.")
 @click.option("--job-id", help="The job's name.  [default: drawn from what is asked]")
 @_root
-def submit(
-    source: Path,
-    prompt: str,
-    schema: Path | None,
-    text_col: tuple[str, ...],
-    id_col: str | None,
-    backend: str | None,
-    model: str | None,
-    job_id: str | None,
-    root: Path,
-    cache_path: Path | None,
-) -> None:
+def submit(source: Path, job_id: str | None, root: Path, **asked: Any) -> None:
     """Submit the rows of a CSV, Parquet or JSON-lines file.
 
     The same command again goes on where the job stands: nothing is sent twice, and of a longer file only the new rows.
     """
     from lmsyz.batch_submit import submit_batch
 
-    df = read_table(source)
-    if id_col is not None and id_col in df.columns:
+    df, about = read_asked(source, **asked)
+    if (id_col := about["id_col"]) in df.columns:
         df = df.set_index(id_col, drop=False)
-    job = submit_batch(
-        df,
-        read_prompt(prompt),
-        schema=schema,
-        text_col=text_col[0] if len(text_col) == 1 else list(text_col),
-        id_col=id_col,
-        backend=backend,
-        model=model,
-        job_id=job_id,
-        batch_root_dir=root,
-        cache_path=cache_path,
-    )
+    job = submit_batch(df, job_id=job_id, batch_root_dir=root, **about)
     click.echo(repr(job))
     click.echo(f"To wait for it: lmsyz batch wait {job.job_id}", err=True)
 

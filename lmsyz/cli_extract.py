@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from lmsyz.cli_options import asking, check_out, read_prompt, read_table, write_table
-from lmsyz.errors import UsageError
+from lmsyz.cli_options import asking, check_out, read_asked, write_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,24 +19,15 @@ __all__ = ["extract"]
 SOME_WITHOUT_ANSWER = 3
 STDOUT = "-"
 ERROR = "ie_error"
-_WORD = re.compile(r"[A-Za-z][\w.\-]*")
 
 
 @click.command()
 @asking
-@click.option("--schema", help='The shape of one row\'s answer: a JSON file, or JSON such as \'{"price": "float"}\'.')
-@click.option("--image-col", help="A column with each row's image: its path or its web address.")
 @click.option("--out", help="A .csv, .parquet or .jsonl file; - is CSV on stdout.")
 @click.option("--overwrite", is_flag=True, help="Replace OUT if it exists.")
 @click.option("--answers-only", is_flag=True, help="Write ids and answers without the other columns of IN.")
 @click.option("--safe-csv", is_flag=True, help="Put an apostrophe before texts that a spreadsheet would run.")
-@click.option("--encoding", default="utf-8-sig", help="Of a CSV file that is read.  [default: utf-8]")
-@click.option("--limit", type=click.IntRange(min=1), help="Ask about the first rows only, to see how it goes.")
-@click.option("--chunk-size", type=click.IntRange(min=1), help="Rows in one request, at most.")
 @click.option("--max-workers", type=click.IntRange(min=1), help="Requests in flight, at most.")
-@click.option("--base-url", help="Ask another server that speaks the backend's API.")
-@click.option("--fresh", is_flag=True, help="Ask again, and keep the old answers.")
-@click.option("--verify-rows", is_flag=True, help="Have the model repeat each row's opening words.")
 @click.option(
     "--on-error",
     type=click.Choice(["keep", "drop", "raise"]),
@@ -47,21 +35,16 @@ _WORD = re.compile(r"[A-Za-z][\w.\-]*")
     show_default=True,
     help="What becomes of rows without an answer; with raise nothing is written.",
 )
-@click.option("--option", "options", multiple=True, metavar="KEY=JSON", help="For the request, as temperature=0.")
 @click.option("--dry-run", is_flag=True, help="Tell how many rows would be asked, and why; nothing is spent.")
 @click.option("--quiet", is_flag=True, help="No progress and no report.")
 def extract(
     source: Path,
-    prompt: str,
-    text_col: tuple[str, ...],
-    schema: str | None,
     out: str | None,
     overwrite: bool,
     answers_only: bool,
     safe_csv: bool,
-    encoding: str,
-    limit: int | None,
-    options: tuple[str, ...],
+    max_workers: int | None,
+    on_error: str,
     dry_run: bool,
     quiet: bool,
     **asked: Any,
@@ -78,19 +61,17 @@ def extract(
         raise click.UsageError("--out says where to write: a .csv, .parquet or .jsonl file, or - for stdout")
     if out not in (None, STDOUT) and not dry_run:
         check_out(Path(str(out)), overwrite=overwrite, sources=[source])
-    asked |= {"text_col": text_col[0] if len(text_col) == 1 else list(text_col), "schema": _schema(schema)}
-    request_options = dict(map(_option, options))
-    df = _rows_of(source, encoding, limit)
-    if (image_col := asked["image_col"]) in df.columns:
-        df[image_col] = df[image_col].mask(df[image_col] == "", None)  # a file says no image by an empty field
+    df, about = read_asked(source, **asked)
+    # An index that a Parquet file brought along is data as well; a plain one is not.
+    df = df.reset_index(drop=df.index.names == [None])
     if dry_run:
-        _tell_stale(df, read_prompt(prompt), asked, request_options)
+        _tell_stale(df, about)
         return
-    run = _run(df, read_prompt(prompt), asked | {"progress": not quiet}, request_options)
+    run = _run(df, about | {"max_workers": max_workers, "on_error": on_error, "progress": not quiet})
     frame = run.result()
     table = frame if answers_only else df
-    if answers_only and asked["id_col"] is not None:
-        table = df[[asked["id_col"]]]
+    if answers_only and about["id_col"] is not None:
+        table = df[[about["id_col"]]]
     _put(table if table is frame else _joined(table, frame), str(out), safe_csv)
     if not quiet:
         click.echo(f"{run!r}\n{len(frame):,} rows written to {'stdout' if out == STDOUT else out}", err=True)
@@ -98,27 +79,17 @@ def extract(
         click.get_current_context().exit(SOME_WITHOUT_ANSWER)
 
 
-def _run(df: pd.DataFrame, prompt: str, asked: dict[str, Any], request_options: dict[str, Any]) -> Run:
+def _run(df: pd.DataFrame, about: dict[str, Any]) -> Run:
     from lmsyz.extract import make_run
 
-    return make_run(df, prompt, **asked, request_options=request_options)
+    return make_run(df, **about)
 
 
-def _tell_stale(df: pd.DataFrame, prompt: str, asked: dict[str, Any], request_options: dict[str, Any]) -> None:
+def _tell_stale(df: pd.DataFrame, about: dict[str, Any]) -> None:
     from lmsyz.staleness import stale_rows
 
-    what = {k: v for k, v in asked.items() if k not in ("chunk_size", "max_workers", "on_error")}
-    counts = stale_rows(
-        df, prompt, **what, client=None, ignore_prompt_hash=False, dedupe=True, request_options=request_options
-    )
-    click.echo(counts.to_string(index=False), err=True)
-
-
-def _rows_of(source: Path, encoding: str, limit: int | None) -> pd.DataFrame:
-    df = read_table(source, encoding=encoding)
-    # An index that a Parquet file brought along is data as well; a plain one is not.
-    df = df.reset_index(drop=df.index.names == [None])
-    return df if limit is None else df.head(limit)
+    what = {k: v for k, v in about.items() if k != "chunk_size"}
+    click.echo(stale_rows(df, **what).to_string(index=False), err=True)
 
 
 def _joined(df: pd.DataFrame, frame: pd.DataFrame) -> pd.DataFrame:
@@ -138,24 +109,3 @@ def _put(table: pd.DataFrame, out: str, safe_csv: bool) -> None:
         click.echo(table.to_csv(index=False), nl=False)
     else:
         write_table(table, Path(out), index=False)
-
-
-def _schema(said: str | None) -> Any:
-    if said is None or not said.lstrip().startswith("{"):
-        return None if said is None else Path(said)
-    try:
-        return json.loads(said)
-    except ValueError as error:
-        raise UsageError(f"--schema is not JSON: {error}. A file's name does as well") from error
-
-
-def _option(said: str) -> tuple[str, Any]:
-    name, equals, value = said.partition("=")
-    if not equals or not name.isidentifier():
-        raise UsageError(f"--option {said!r}: write KEY=JSON, such as temperature=0 or reasoning_effort=low")
-    try:
-        return name, json.loads(value)
-    except ValueError as error:
-        if _WORD.fullmatch(value):
-            return name, value
-        raise UsageError(f"--option {said!r}: the value is neither JSON nor a word: {error}") from error

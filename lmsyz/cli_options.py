@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -16,12 +17,13 @@ from lmsyz.errors import MissingExtraError, UsageError
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["FILE", "asking", "check_out", "file_kind", "read_prompt", "read_table", "write_table"]
+__all__ = ["FILE", "asking", "check_out", "file_kind", "read_asked", "read_table", "write_table"]
 
 T = TypeVar("T")
 
 KINDS = (".csv", ".parquet", ".jsonl")
 FILE = click.Path(dir_okay=False, path_type=Path)
+_WORD = re.compile(r"[A-Za-z][\w.\-]*")
 NO_PARQUET = "Parquet files need the pyarrow package: pip install pyarrow"
 
 _ASKING = (
@@ -30,9 +32,20 @@ _ASKING = (
     click.option(
         "--text-col", multiple=True, default=["text"], show_default=True, help="The text; several times for several."
     ),
+    click.option("--image-col", help="A column with each row's image: its path or its web address."),
     click.option("--id-col", help="A column of unique ids, kept in the results."),
+    click.option(
+        "--schema", help='The shape of one row\'s answer: a JSON file, or JSON such as \'{"price": "float"}\'.'
+    ),
     click.option("--backend", type=click.Choice(["openai", "anthropic"]), help="Whose API to speak."),
     click.option("--model", help="The model to ask."),
+    click.option("--base-url", help="Ask another server that speaks the backend's API."),
+    click.option("--option", "options", multiple=True, metavar="KEY=JSON", help="For the request, as temperature=0."),
+    click.option("--chunk-size", type=click.IntRange(min=1), help="Rows in one request, at most."),
+    click.option("--verify-rows", is_flag=True, help="Have the model repeat each row's opening words."),
+    click.option("--fresh", is_flag=True, help="Ask again, and keep the old answers."),
+    click.option("--limit", type=click.IntRange(min=1), help="Ask about the first rows only, to see how it goes."),
+    click.option("--encoding", default="utf-8-sig", help="Of a CSV file that is read.  [default: utf-8]"),
     click.option("--cache", "cache_path", type=FILE, help="The store of answers.  [default: lmsyz_cache.sqlite]"),
 )
 
@@ -44,7 +57,35 @@ def asking(command: Callable[..., T]) -> Callable[..., T]:
     return command
 
 
-def read_prompt(words: str) -> str:
+def read_asked(
+    source: Path,
+    *,
+    prompt: str,
+    text_col: tuple[str, ...],
+    image_col: str | None,
+    schema: str | None,
+    options: tuple[str, ...],
+    limit: int | None,
+    encoding: str,
+    **more: Any,
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Return the frame and the arguments of a call that the options of :func:`asking` say."""
+    about = {
+        "prompt": _prompt(prompt),
+        "text_col": text_col[0] if len(text_col) == 1 else list(text_col),
+        "image_col": image_col,
+        "schema": _schema(schema),
+        "request_options": dict(map(_option, options)),
+    }
+    df = read_table(source, encoding=encoding)
+    df = df if limit is None else df.head(limit)
+    if image_col is not None and image_col in df.columns:
+        # A file says no image by an empty field.
+        df = df.assign(**{image_col: df[image_col].mask(df[image_col] == "", None)})
+    return df, more | about
+
+
+def _prompt(words: str) -> str:
     """Return a prompt as typed, or what is in the file that ``@FILE`` names."""
     if not words.startswith("@"):
         return words
@@ -52,6 +93,27 @@ def read_prompt(words: str) -> str:
         return Path(words[1:]).expanduser().read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"the prompt file {words[1:]!r} cannot be read: {error}") from error
+
+
+def _schema(said: str | None) -> Any:
+    if said is None or not said.lstrip().startswith("{"):
+        return None if said is None else Path(said)
+    try:
+        return json.loads(said)
+    except ValueError as error:
+        raise UsageError(f"--schema is not JSON: {error}. A file's name does as well") from error
+
+
+def _option(said: str) -> tuple[str, Any]:
+    name, equals, value = said.partition("=")
+    if not equals or not name.isidentifier():
+        raise UsageError(f"--option {said!r}: write KEY=JSON, such as temperature=0 or reasoning_effort=low")
+    try:
+        return name, json.loads(value)
+    except ValueError as error:
+        if _WORD.fullmatch(value):
+            return name, value
+        raise UsageError(f"--option {said!r}: the value is neither JSON nor a word: {error}") from error
 
 
 def file_kind(path: Path) -> str:
@@ -123,7 +185,7 @@ def _through(step: Callable[[], Any], trouble: str) -> Any:
     except ImportError as error:
         raise MissingExtraError(NO_PARQUET) from error
     except UnicodeDecodeError as error:
-        hint = "Excel's own encoding is cp1252 in most of the West; lmsyz extract takes --encoding cp1252"
+        hint = "Excel's own encoding is cp1252 in most of the West; say --encoding cp1252"
         raise UsageError(f"{trouble}: it is not {error.encoding} text ({hint})") from error
     except (OSError, ValueError, LookupError, TypeError, OverflowError) as error:
         raise UsageError(f"{trouble}: {error}") from error

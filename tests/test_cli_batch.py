@@ -14,6 +14,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from image_files import saved, sha
 
 from lmsyz import batch_job
 from lmsyz.cli import main
@@ -83,6 +84,35 @@ def test_a_file_goes_out_and_its_answers_come_home_with_the_ids_as_they_were(
     assert out.columns.tolist() == ["firm", "tone", "ie_error"]
     assert out["firm"].tolist() == IDS
     assert out["tone"].tolist() == TONES
+
+
+def test_what_a_live_call_may_say_a_batch_may_say_too(server: Any, lmsyz_batch: Command, tmp_path: Path) -> None:
+    paths = saved(tmp_path, 3)
+    pd.DataFrame({"text": list("abcd"), "photo": [*map(str, paths), None]}).to_csv("in.csv", index=False)
+    asked = ("--prompt", "Give the digest.", "--schema", '{"digest": "str"}', "--image-col", "photo", "--limit", "3")
+    more = (
+        "--chunk-size",
+        "1",
+        "--option",
+        "temperature=0.5",
+        "--base-url",
+        f"{server.url}/v1",
+        "--model",
+        "sandbox-rules",
+    )
+    code, _, stderr = lmsyz_batch("submit", "in.csv", *asked, *more, "--job-id", "job")
+    assert code == 0, stderr
+    lmsyz_batch("wait", "job", "--interval", "0.05")
+    _, stdout, _ = lmsyz_batch("results", "job")
+    out = pd.read_csv(io.StringIO(stdout), dtype=str)
+    assert out["digest"].tolist() == [sha(text.encode())[:16] for text in "abc"]
+    bodies = [
+        json.loads(line)["body"] for line in Path("batch_jobs/job/batch_input/batch_1.jsonl").read_text().splitlines()
+    ]
+    assert [body["temperature"] for body in bodies] == [0.5] * 3
+    code, _, stderr = lmsyz_batch("submit", "in.csv", *asked, "--option", "temprature=0", "--job-id", "other")
+    assert code == 2
+    assert "did you mean temperature=" in stderr
 
 
 @pytest.mark.parametrize("name", ["out.csv", "out.jsonl"])
