@@ -64,11 +64,12 @@ class ChunkDone:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RowsFailed:
-    """Rows will not be asked again in this run."""
+    """Rows will not be asked again in this run; some of them may have been counted as answered before."""
 
     n_rows: int
     reason: str
     examples: Sequence[str] = field(default_factory=tuple)
+    n_told_ok: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import operator
 import os
-from collections.abc import Mapping
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, SupportsIndex, Unpack
@@ -17,6 +17,7 @@ from lmsyz.events import RowsFailed, RunFinished, RunStarted
 from lmsyz.frames import empty_reason
 from lmsyz.live import LiveEngine, LiveOptions
 from lmsyz.long_rows import n_in_parts, refusals
+from lmsyz.merging import invalid_merges
 from lmsyz.place import Place, connect_place
 from lmsyz.providers import missing_key_message
 from lmsyz.providers.base import Provider, call_options
@@ -26,6 +27,7 @@ from lmsyz.report import Tally
 from lmsyz.rows import Rows
 from lmsyz.run import Run, new_run_id, settle_earlier, store_what_is_left
 from lmsyz.settings import Settings, load_settings
+from lmsyz.store import Store
 from lmsyz.task import Task
 
 if TYPE_CHECKING:
@@ -167,28 +169,29 @@ class _Preparation:
             n_seed=planned.n_seed,
             again=lambda: replace(self, fresh=False).run(index, on_error=on_error, show_progress=False),
         )
-        self._tell(run.tally, planned)
+        spoilt = invalid_merges(self.rows, planned.answers, self.task.schema)
+        self._tell(run.tally, planned, spoilt)
         if not cache.read_only:
             run.save(cache)
         if planned.ask:
-            run.engine = self._engine(run, planned, provider or self._provider())
+            told = {position for positions in spoilt.values() for position in positions}
+            run.engine = self._engine(run, planned, provider or self._provider(), told)
         return run
 
-    def _tell(self, tally: Tally, planned: Plan) -> None:
-        n_stored = planned.n_cached + planned.n_empty
-        refused = refusals(self.rows, planned.answers)
+    def _tell(self, tally: Tally, planned: Plan, spoilt: Mapping[str, Sequence[int]]) -> None:
+        n_cached = planned.n_cached - sum(map(len, spoilt.values()))
+        failed = refusals(self.rows, planned.answers) | dict(spoilt)
         tally(
             RunStarted(
                 n_rows=len(self.rows),
-                n_cached=planned.n_cached,
+                n_cached=n_cached,
                 n_empty=planned.n_empty,
-                n_asked=len(self.rows) - n_stored - sum(map(len, refused.values())),
+                n_asked=len(self.rows) - n_cached - planned.n_empty - sum(map(len, failed.values())),
                 why_empty=empty_reason(self.rows),
             )
         )
-        for reason, positions in refused.items():
-            names = tuple(self.rows.ids[p] if self.rows.ids is not None else str(p) for p in positions[:EXAMPLES])
-            tally(RowsFailed(n_rows=len(positions), reason=reason, examples=names))
+        for reason, positions in failed.items():
+            tally(RowsFailed(n_rows=len(positions), reason=reason, examples=self._names(positions)))
         if not planned.ask:
             tally(RunFinished(how="done"))
         if planned.n_seed:
@@ -197,6 +200,18 @@ class _Preparation:
                 " again",
                 planned.n_seed,
             )
+
+    def _end(self, run: Run, told: Container[int], store: Store) -> None:
+        """Count rows in parts by what their merged answers are worth, and write the run down."""
+        for reason, positions in invalid_merges(self.rows, run.answers, self.task.schema).items():
+            if new := [p for p in positions if p not in told]:
+                names = self._names(new)
+                run.tally(RowsFailed(n_rows=len(new), reason=reason, examples=names, n_told_ok=len(new)))
+        run.save(store)
+
+    def _names(self, positions: Sequence[int]) -> tuple[str, ...]:
+        ids = self.rows.ids
+        return tuple(ids[p] if ids is not None else str(p) for p in positions[:EXAMPLES])
 
     def _how_asked(self, planned: Plan) -> dict[str, Any]:
         return {
@@ -216,7 +231,7 @@ class _Preparation:
             "parts_merged_by": (self.rows.long and self.rows.long.merge_name) or "lmsyz's rules",
         }
 
-    def _engine(self, run: Run, planned: Plan, provider: Provider) -> LiveEngine:
+    def _engine(self, run: Run, planned: Plan, provider: Provider, told: Container[int]) -> LiveEngine:
         return LiveEngine(
             task=self.task,
             rows=self.rows,
@@ -227,7 +242,7 @@ class _Preparation:
             options=self.options,
             observers=[run.tally],
             run_id=run.run_id,
-            on_end=run.save,
+            on_end=lambda store: self._end(run, told, store),
         )
 
     def _provider(self) -> Provider:

@@ -19,7 +19,7 @@ from lmsyz.schema import RowSchema
 from lmsyz.schema_check import InvalidAnswer, check
 from lmsyz.task import canonical_json
 
-__all__ = ["merge_answers", "merged"]
+__all__ = ["invalid_merges", "merge_answers", "merged"]
 
 
 def merge_answers(answers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -84,6 +84,33 @@ def merged(
         elif reason := _reason(parts, answers, failures):
             failures[whole] = reason
     return answers, failures
+
+
+def invalid_merges(rows: Rows, answers: Mapping[bytes, str], schema: RowSchema | None) -> dict[str, list[int]]:
+    """Return the positions in the frame of rows whose parts are all answered, but not well together, by the reason.
+
+    Parameters
+    ----------
+    rows : Rows
+        Of the frame.
+    answers : mapping
+        By the keys of texts as they were asked.
+    schema : RowSchema or None
+        What a merged answer is held against.
+
+    Returns
+    -------
+    dict
+        Empty also where the answers are merged by a function of the user's own that is not here.
+    """
+    long, found = rows.long, dict[str, list[int]]()
+    if long is None or not long.parts or (long.merge_name and long.merge is None):
+        return found
+    whole, failures = merged(rows, answers, {}, schema)
+    for position, key in enumerate(rows.keys):
+        if key in long.parts and key in failures and key not in whole:
+            found.setdefault(failures[key], []).append(position)
+    return found
 
 
 def _merge(long: LongRows, answers: list[dict[str, Any]], schema: RowSchema | None) -> str:

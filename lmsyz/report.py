@@ -155,6 +155,7 @@ class Tally:
     def _count_failed(self, event: RowsFailed) -> None:
         word = reason_word(event.reason)
         self._sums.failed[word] += event.n_rows
+        self._sums.n_ok -= event.n_told_ok
         reasons, reason = self._sums.reasons, cause(event.reason)
         # Reasons may quote a provider, so there can be as many as rows; the size of a tally must not grow with them.
         if reason not in reasons and len(reasons) >= REASONS_KEPT:

@@ -431,6 +431,14 @@ def test_a_rule_that_fails_is_that_rows_trouble_alone(server: Any, rule: Any, wo
     out = df.ie.extract(PROMPT, schema=SCHEMA, merge=rule, **SMALL)
     assert out["ie_error"].iloc[0].startswith(words)
     assert out["ie_error"].isna().tolist() == [False, True]
+    # It is no good row in the report either, nor where its parts come from the store.
+    again = frame(document(), "A short one.")
+    for _ in range(2):
+        run = lmsyz.last_run()
+        assert run is not None
+        assert (run.counts.n_ok + run.counts.n_cached, dict(run.counts.n_failed)) == (1, {"invalid": 1})
+        assert run.errors_by_kind == {"invalid": (1, ("0",))}
+        again.ie.extract(PROMPT, schema=SCHEMA, merge=rule, **SMALL)
 
 
 @pytest.mark.parametrize(
