@@ -8,8 +8,8 @@ In a job's folder, private to the user::
     batch_output/failures_1.json                                        rows without an answer, and why
     frame.jsonl                                                         the rows of the frame, in their order
 
-A request is known by its ``custom_id``, drawn from the job, the part and its rows. Rows are joined by it, never by
-position.
+A request is known by its ``custom_id``, drawn from the job, what it asks, the part and its rows. Rows are joined by
+it, never by position.
 """
 
 from __future__ import annotations
@@ -177,7 +177,7 @@ class PartWriter:
         images = image_parts(chunk.images)
         body = self._provider.build(self._task, chunk.user, self._form, images)
         keys = tuple(self._rows.keys[p] for p in positions)
-        custom_id = _custom_id(self._ledger.job_id, writing.part.n, keys)
+        custom_id = _custom_id(self._ledger, writing.part.n, keys)
         body_text = dump_body(body)
         line = self._batches.request_line(custom_id, body)
         user = dump_content(self._provider.content(chunk.user, images))
@@ -357,6 +357,10 @@ def read_failures(ledger: Ledger) -> dict[bytes, str]:
     return found
 
 
-def _custom_id(job_id: str, n: int, keys: Sequence[bytes]) -> str:
-    """Return 32 hex digits: within what both providers take, and the same whenever the part is built anew."""
-    return hashlib.sha256(f"{job_id}\0{n}\0".encode() + b"".join(keys)).hexdigest()[:32]
+def _custom_id(ledger: Ledger, n: int, keys: Sequence[bytes]) -> str:
+    """Return 32 hex digits: within what both providers take, and the same whenever the part is built anew.
+
+    No other job has them, were it of the same name and of the same rows: by them a batch is told to be ours.
+    """
+    job = f"{ledger.job_id}\0{ledger.record.fingerprint}\0{ledger.created!r}\0{n}\0"
+    return hashlib.sha256(job.encode() + b"".join(keys)).hexdigest()[:32]

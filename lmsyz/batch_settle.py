@@ -186,7 +186,8 @@ def common_reasons(failures: Mapping[bytes, str]) -> dict[str, int]:
 
 def part_run_id(ledger: Ledger, part: Part) -> str:
     """Return the name under which a part's exchanges lie in the store."""
-    return f"batch-{ledger.job_id}-{part.n}"
+    # A job id may be used again, in another folder or after this one was deleted; that is another run.
+    return f"batch-{ledger.job_id}-{part.n}-{part.intent[:8]}"
 
 
 def _reason_without_result(part: Part, *, is_kept: bool) -> str:

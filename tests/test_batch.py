@@ -19,6 +19,8 @@ from pydantic import BaseModel
 import lmsyz
 from lmsyz import batch, batch_job
 from lmsyz.batch_job import BatchJob
+from lmsyz.batch_ledger import Ledger
+from lmsyz.batch_settle import part_run_id
 from lmsyz.errors import BatchError, ProviderError, RejectedError, UnavailableError, UsageError
 
 PROMPT = "Give the digest of each text."
@@ -395,6 +397,20 @@ def test_foreign_and_broken_result_lines_do_not_harm_the_others(server: Any, bac
     assert any("were not used" in words for words in job.status().problems)
 
 
+def test_a_job_id_used_again_in_another_folder_loses_no_answer(server: Any, backend: str) -> None:
+    submit(frame(), backend=backend, job_id="job").wait()
+    prompt = f"{PROMPT} Count its words as well."
+    job = frame().ie.batch(prompt, schema=SCHEMA, backend=backend, job_id="job", batch_root_dir="elsewhere")
+    job.wait()
+    assert_all_home(frame(), job.results())
+    again = submit(frame(), backend=backend, job_id="job", batch_root_dir="a third", fresh=True)
+    again.wait()
+    with lmsyz.SqliteCache("lmsyz_cache.sqlite") as cache:
+        assert len(cache.page_answers()) == 3 * 12
+        runs = [part_run_id(Ledger.load(j.folder), j.status().parts[0]) for j in (job, again)]
+        assert [len(list(cache.answers_of_run(run))) for run in runs] == [12, 12]
+
+
 # --- was it created? --------------------------------------------------------------------------------
 
 
@@ -461,6 +477,25 @@ def test_where_the_only_candidate_turns_out_to_be_another_job_the_part_is_looked
     job.wait()
     assert_all_home(frame(), job.results())
     assert paid_rows(server) == 24
+
+
+def test_a_batch_of_an_earlier_job_of_the_same_name_is_not_taken_for_this_ones(
+    server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frame().ie.batch("Count the words.", schema=SCHEMA, backend="anthropic", job_id="job", batch_root_dir="elsewhere")
+    with monkeypatch.context() as patch:
+        patch.setattr("lmsyz.providers.anthropic_batches.AnthropicBatches.create", _unreachable)
+        with pytest.raises(UnavailableError):
+            submit(frame(), backend="anthropic", job_id="job")
+    server.advance(1)
+    job = BatchJob.load("job")
+    assert job.wait().is_done
+    assert_all_home(frame(), job.results())
+    assert server.stats()["n_batches_created"] == 2
+
+
+def _unreachable(*args: Any) -> None:
+    raise UnavailableError("the network is down")
 
 
 def test_a_refusal_creates_nothing_and_says_so(server: Any, backend: str) -> None:
