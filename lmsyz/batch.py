@@ -172,12 +172,15 @@ class BatchEngine:
         about = {"lmsyz_job": self.ledger.job_id, "lmsyz_intent": part.intent}
         try:
             remote = self._batches.create(input_path(self.ledger, part), part.upload_id, about, self._call)
-        except UnavailableError:
-            # It may have been created all the same: looked for at the next push, and not created before.
-            raise
-        except ProviderError as error:
-            # A refusal: nothing was created. A file that is gone by now is sent again.
-            self._step(part, PartState.BUILT if part.upload_id and _names_no_file(error) else PartState.UPLOADED)
+        except BaseException as error:
+            if isinstance(error, ProviderError) and not isinstance(error, UnavailableError):
+                # A refusal: nothing was created. A file that is gone by now is sent again.
+                self._step(part, PartState.BUILT if part.upload_id and _names_no_file(error) else PartState.UPLOADED)
+                raise
+            # It may have been created all the same: looked for at the next push, and not created before. A large file
+            # is sent for minutes, so that the time it is given to appear begins only now.
+            part.intent_at = self._clock()
+            self.ledger.save()
             raise
         self._submitted(part, remote)
 

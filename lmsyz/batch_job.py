@@ -457,7 +457,7 @@ def _raise_what_does_not_pass(errors: list[LmsyzError]) -> None:
 
 def _ask_where_stuck(status: BatchStatus) -> None:
     """Stop where every part that is left may or may not have been created, and only a person can tell."""
-    unsure = [p for p in status.parts if p.state is PartState.UNSURE]
+    unsure = [p for p in status.parts if p.state is PartState.UNSURE and p.candidates]
     if unsure and len(unsure) == sum(p.state.is_open for p in status.parts):
         part = unsure[0]
         raise BatchError(

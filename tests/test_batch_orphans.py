@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from typing import Any
@@ -129,3 +130,35 @@ def test_a_web_page_in_place_of_results_is_not_taken_for_them(
         errors = engine(job, time.time).push()
         assert "a web page came in place of the output file" in str(errors[-1])
     assert_created_once(sandbox_default, job, time.time)
+
+
+@pytest.mark.parametrize("broken_by", [UnavailableError, KeyboardInterrupt])
+def test_a_batch_whose_creation_took_minutes_is_given_its_time_to_appear(
+    sandbox_default: Any, backend: str, monkeypatch: pytest.MonkeyPatch, broken_by: type[BaseException]
+) -> None:
+    monkeypatch.setattr(batch, "GRACE_S", 60.0)
+    sandbox_default.set_faults(batch_s=0.05)
+    job = submit_batch(DF, PROMPT, schema=SCHEMA, backend=backend, job_id="job", cache_path="a.sqlite", send=False)
+    kind, late_s = type(job._connected().batches), [0.0]
+    create = kind.create
+
+    def slow(*args: Any) -> None:
+        create(*args)
+        late_s[0] += 300.0
+        raise broken_by("the line was cut")
+
+    def clock() -> float:
+        return time.time() + late_s[0]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(kind, "create", slow)
+        with contextlib.suppress(KeyboardInterrupt):
+            engine(job, clock).push()
+        patch.setattr(kind, "create", create)
+        patch.setattr(kind, "recent", lambda *args: iter(()))  # not listed yet
+        engine(job, clock).push()
+    late_s[0] += 5.0
+    sandbox_default.advance(1)
+    engine(job, clock).push()
+    assert sandbox_default.stats()["n_batches_created"] == 1
+    assert job.results()["ie_error"].isna().all()
