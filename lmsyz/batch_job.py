@@ -165,7 +165,9 @@ class BatchJob:
         task = stored_task(ledger)
         with SqliteCache(ledger.cache_path) as cache:
             task_id, keys = cache.task_id(ledger.record), {k for k in rows.asked.keys if k}
-            answers, _ = stored_answers(cache, ledger.record, task_id, keys, ignore_prompt=ledger.ignore_prompt)
+            answers, _ = stored_answers(
+                cache, ledger.record, task_id, keys, ignore_prompt=ledger.ignore_prompt, after=ledger.fresh_after
+            )
         failures = _without_pending(ledger, read_failures(ledger))
         frame = answers_frame(index, rows, answers, failures, task.schema)
         return frame[frame[ERROR_COLUMN].isna()] if on_error == "drop" else frame
@@ -381,7 +383,8 @@ class BatchJob:
         """Return the rows that are home without an answer, as a plan, with their texts and images as they were sent."""
         rows, _ = self._frame(ledger)
         with SqliteCache(ledger.cache_path) as cache:
-            planned = plan(cache, self._connected().task, rows, ignore_prompt=ledger.ignore_prompt)
+            task = self._connected().task
+            planned = plan(cache, task, rows, ignore_prompt=ledger.ignore_prompt, after=ledger.fresh_after)
         away, asked = keys_of(ledger, only_open=True), rows.asked
         planned.ask = [p for p in planned.ask if asked.keys[p] not in away]
         if asked.images is not None or any(asked.texts[p] is None for p in planned.ask):

@@ -160,6 +160,9 @@ class Ledger:
         Unix time.
     ignore_prompt : bool
         Whether answers to another prompt do as well.
+    fresh_after : int
+        Where everything was asked again: the newest answer in the store before that, which is none of this job's, nor
+        are those before it; 0 otherwise.
     requests_a_part : int
         Requests in one batch at most.
     n_rows : int
@@ -185,6 +188,7 @@ class Ledger:
     own_client: bool
     created: float
     ignore_prompt: bool = False
+    fresh_after: int = 0
     requests_a_part: int = REQUESTS_A_PART
     n_rows: int = 0
     n_too_long: int = 0

@@ -135,11 +135,16 @@ def _plan_parts(
     """Write down the frame, and requests for what is neither stored nor sent already, or was taken back."""
     with SqliteCache(ledger.cache_path) as cache:
         planned = plan(cache, connection.task, rows, fresh=fresh, ignore_prompt=ignore)
+        last = cache.last_answer()
     sent = keys_of(ledger, only_open=fresh or failed_too) - again
     asked = rows.asked
     planned.ask = [p for p in planned.ask if asked.keys[p] not in sent]
     _refuse_what_is_on_its_way(ledger, {asked.keys[p] for p in planned.ask})
     ledger.ignore_prompt = ignore
+    if not fresh:
+        ledger.fresh_after = 0
+    elif planned.ask:  # what is on its way from an earlier call is fresh enough
+        ledger.fresh_after = last
     FrameFile(ledger).write(rows, *index_as_json(index))
     ledger.n_rows = len(rows)
     ledger.in_parts = parts_words(rows)

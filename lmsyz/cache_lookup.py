@@ -37,7 +37,9 @@ class Lookup(CacheFile):
         """
         return self._newest(("answer",), task_ids, keys)[0]
 
-    def reuse(self, task_ids: Sequence[int], keys: Collection[bytes]) -> tuple[dict[bytes, str], Saved]:
+    def reuse(
+        self, task_ids: Sequence[int], keys: Collection[bytes], *, after: int = 0
+    ) -> tuple[dict[bytes, str], Saved]:
         """Return :meth:`answers` and :meth:`saved` from one reading.
 
         Parameters
@@ -46,13 +48,24 @@ class Lookup(CacheFile):
             The tasks.
         keys : collection of bytes
             The texts' keys.
+        after : int
+            Only answers that came after the one of this number, see :meth:`last_answer`.
 
         Returns
         -------
         tuple of dict and Saved
         """
-        answers, requests = self._newest(("answer", "request_id"), task_ids, keys)
+        if not after:
+            answers, requests = self._newest(("answer", "request_id"), task_ids, keys)
+        else:
+            *found, numbers_of = self._newest(("answer", "request_id", "id"), task_ids, keys)
+            answers, requests = ({k: v for k, v in one.items() if int(numbers_of[k]) > after} for one in found)
         return answers, self._cost_of(Counter(requests.values()))
+
+    def last_answer(self) -> int:
+        """Return the number of the newest answer, 0 where there is none."""
+        with self._reading() as db:
+            return int(db.execute("SELECT max(id) FROM answers").fetchone()[0] or 0)
 
     def saved(self, task_ids: Sequence[int], keys: Collection[bytes]) -> Saved:
         """Return what answers cost when they were bought: each its share of its exchange.

@@ -97,6 +97,7 @@ def plan(
     fresh: bool = False,
     ignore_prompt: bool = False,
     run_id: str = "",
+    after: int = 0,
 ) -> Plan:
     """Find what is stored for these rows and what is left to ask.
 
@@ -114,6 +115,8 @@ def plan(
         Also reuse answers to another prompt, all else being equal.
     run_id : str
         The run that rows of a seed package's cache are taken over by.
+    after : int
+        Where everything was asked again: the newest answer of before, which does not count, nor do those before it.
 
     Returns
     -------
@@ -124,8 +127,11 @@ def plan(
     keys = {key for key in asked.keys if key}
     found = Plan(task_id=task_id, answers={}, ask=[], twins={}, n_cached=0, n_empty=0)
     if not fresh:
-        found.answers, found.saved = stored_answers(store, task.record, task_id, keys, ignore_prompt=ignore_prompt)
-        found.n_seed = _adopt_seed_rows(store, task, asked, task_id, found.answers, run_id, ignore_prompt)
+        found.answers, found.saved = stored_answers(
+            store, task.record, task_id, keys, ignore_prompt=ignore_prompt, after=after
+        )
+        if not after:
+            found.n_seed = _adopt_seed_rows(store, task, asked, task_id, found.answers, run_id, ignore_prompt)
     _sort_out(found, asked, n_distinct=len(keys))
     if rows.long:
         found.ask = [p for p in found.ask if asked.keys[p] not in rows.long.refused]
@@ -134,7 +140,7 @@ def plan(
 
 
 def stored_answers(
-    store: Store, record: TaskRecord, task_id: int, keys: Collection[bytes], *, ignore_prompt: bool
+    store: Store, record: TaskRecord, task_id: int, keys: Collection[bytes], *, ignore_prompt: bool, after: int = 0
 ) -> tuple[dict[bytes, str], Saved]:
     """Return what is stored for some texts, and what it cost; another prompt's answers only where there is no own.
 
@@ -150,15 +156,17 @@ def stored_answers(
         The texts' keys.
     ignore_prompt : bool
         Whether answers to another prompt do as well.
+    after : int
+        As in :func:`plan`.
 
     Returns
     -------
     tuple of dict and Saved
     """
-    answers, saved = store.reuse([task_id], keys)
+    answers, saved = store.reuse([task_id], keys, after=after)
     if ignore_prompt and len(answers) < len(keys):
         others = [t for t in store.reading_tasks(record, True) if t != task_id]
-        more, cost = store.reuse(others, [k for k in keys if k not in answers])
+        more, cost = store.reuse(others, [k for k in keys if k not in answers], after=after)
         answers, saved = answers | more, saved.plus(cost)
     return answers, saved
 

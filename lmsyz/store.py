@@ -240,8 +240,13 @@ class Store(Protocol):
     def answers(self, task_ids: Sequence[int], keys: Collection[bytes] | None) -> dict[bytes, str]:
         """Return the newest answer of each key under any of the tasks; of all their keys for None."""
 
-    def reuse(self, task_ids: Sequence[int], keys: Collection[bytes]) -> tuple[dict[bytes, str], Saved]:
-        """Return the newest answer of each key, and what these answers cost when they were bought."""
+    def reuse(
+        self, task_ids: Sequence[int], keys: Collection[bytes], *, after: int = 0
+    ) -> tuple[dict[bytes, str], Saved]:
+        """Return the newest answer of each key, of those after a number, and what these cost when they were bought."""
+
+    def last_answer(self) -> int:
+        """Return the number of the newest answer, 0 where there is none."""
 
     def put_chunks(self, chunks: Sequence[ChunkRecord]) -> Sequence[int]:
         """Write several exchanges and their answers, all or nothing; return the numbers of the exchanges."""

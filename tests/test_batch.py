@@ -411,6 +411,24 @@ def test_a_job_id_used_again_in_another_folder_loses_no_answer(server: Any, back
         assert [len(list(cache.answers_of_run(run))) for run in runs] == [12, 12]
 
 
+def test_rows_asked_again_are_not_answered_by_what_was_stored_before(server: Any, backend: str) -> None:
+    frame(6).ie.extract(PROMPT, schema=SCHEMA, backend=backend)
+    server.set_faults(batch_s=0.05, batch_errors=1.0)
+    job = submit(frame(6), backend=backend, job_id="job", fresh=True)
+    assert job.results()["ie_error"].str.startswith("pending").all()
+    job.wait()
+    assert job.results()["ie_error"].str.startswith("failed").all()
+    server.set_faults(batch_s=0.05)
+    again = BatchJob.load("job")
+    assert again.retry().n_pending == 6
+    again.wait()
+    assert_all_home(frame(6), again.results())
+    n_requests = server.stats()["n_requests"]
+    assert_all_home(frame(6), again.finish_live())
+    assert submit(frame(6), backend=backend, job_id="job").status().is_done
+    assert (paid_rows(server), server.stats()["n_requests"]) == (6, n_requests)
+
+
 # --- was it created? --------------------------------------------------------------------------------
 
 
