@@ -289,7 +289,8 @@ class BatchJob:
         planned, rows = self._unanswered(ledger)
         if planned.ask:
             connection, index = self._connected(), self._frame(ledger)[1]
-            run_rows(connection.task, connection.place, rows, planned, index, Path(ledger.cache_path)).result()
+            about = (connection.task, connection.place, rows, planned, index, Path(ledger.cache_path))
+            run_rows(*about, after=ledger.fresh_after).result()
         return self.results()
 
     def adopt(self, part: int, remote: str) -> BatchStatus:

@@ -99,6 +99,7 @@ class _Preparation:
     fresh: bool
     ignore_prompt: bool
     dedupe: bool
+    after: int = 0  # where a run that asked everything again is repeated: what was stored before it does not count
 
     def run(self, index: pd.Index, *, on_error: str, show_progress: bool | str) -> Run:
         # What the store answers in full needs no key: a paper's tables can be made again from its cache file alone.
@@ -111,8 +112,15 @@ class _Preparation:
         with self._opened() as cache:
             if not cache.read_only:
                 store_what_is_left(self.path, cache)
+            last = cache.last_answer()
             planned = plan(
-                cache, self.task, self.rows, fresh=self.fresh, ignore_prompt=self.ignore_prompt, run_id=run_id
+                cache,
+                self.task,
+                self.rows,
+                fresh=self.fresh,
+                ignore_prompt=self.ignore_prompt,
+                run_id=run_id,
+                after=self.after,
             )
             if planned.ask and not self.place.has_key:
                 raise MissingKeyError(missing_key_message(self.place.backend))
@@ -126,6 +134,7 @@ class _Preparation:
                 on_error=on_error,
                 show_progress=show_progress,
                 run_id=run_id,
+                after=last if self.fresh else self.after,
             )
 
     def _opened(self) -> SqliteCache:
@@ -151,6 +160,7 @@ class _Preparation:
         show_progress: bool | str,
         provider: Provider | None = None,
         run_id: str | None = None,
+        after: int = 0,
     ) -> Run:
         """Return the run of a plan, written down in the store."""
         run = Run(
@@ -167,7 +177,7 @@ class _Preparation:
             on_error=on_error,
             show_progress=show_progress,
             n_seed=planned.n_seed,
-            again=lambda: replace(self, fresh=False).run(index, on_error=on_error, show_progress=False),
+            again=lambda: replace(self, fresh=False, after=after).run(index, on_error=on_error, show_progress=False),
         )
         spoilt = invalid_merges(self.rows, planned.answers, self.task.schema)
         self._tell(run.tally, planned, spoilt)
@@ -250,7 +260,9 @@ class _Preparation:
         return connect_place(self.place, connections=self.options.max_workers, timeout_s=deadline_s)
 
 
-def run_rows(task: Task, place: Place, rows: Rows, planned: Plan, index: pd.Index, path: Path) -> Run:
+def run_rows(
+    task: Task, place: Place, rows: Rows, planned: Plan, index: pd.Index, path: Path, *, after: int = 0
+) -> Run:
     """Return a run over rows that a plan left to ask, ready to start; for what a batch job left over.
 
     Parameters
@@ -261,6 +273,8 @@ def run_rows(task: Task, place: Place, rows: Rows, planned: Plan, index: pd.Inde
         Of the frame that the rows are from.
     path : Path
         The store.
+    after : int
+        As in :func:`lmsyz.engine.plan`.
 
     Returns
     -------
@@ -285,7 +299,7 @@ def run_rows(task: Task, place: Place, rows: Rows, planned: Plan, index: pd.Inde
         dedupe=True,
     )
     with SqliteCache(path) as cache:
-        return preparation.run_of(cache, planned, index, on_error="keep", show_progress=settings.progress)
+        return preparation.run_of(cache, planned, index, on_error="keep", show_progress=settings.progress, after=after)
 
 
 def check_size(value: object, name: str, default: int) -> int:

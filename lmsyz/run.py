@@ -336,20 +336,27 @@ class Run:
         reasons = "; ".join(f"{n:,} {reason}{_eg(n, examples)}" for reason, (n, examples) in self._top_reasons(3))
         return (
             f"{n_bad:,} of {len(self.rows):,} rows have no answer: {reasons}. The others are stored in"
-            f" {self.cache_path}; the same call asks only these again. The error's .result holds the whole frame."
+            f" {self.cache_path}; {self._how_to('the same call asks only these again', 'asks only these again')}."
+            " The error's .result holds the whole frame."
         )
 
     def _told(self, error: BaseException) -> BaseException:
         if isinstance(error, ProviderError) and not any("stored in" in n for n in getattr(error, "__notes__", ())):
             error.add_note(
                 f"The run stopped: {self._n_kept:,} of {self.counts.n_rows:,} rows have an answer and are stored in"
-                f" {self.cache_path}; the same call goes on from there."
+                f" {self.cache_path}; {self._how_to('the same call goes on from there', 'goes on from there')}."
             )
         return error
 
     def _interrupt_words(self) -> str:
-        again = "run it again without fresh=True" if self.how_asked.get("fresh") else "run it again"
-        return f"Interrupted: {self._n_kept:,} of {self.counts.n_rows:,} rows are done and stored; {again} to continue."
+        return (
+            f"Interrupted: {self._n_kept:,} of {self.counts.n_rows:,} rows are done and stored;"
+            f" {self._how_to('run it again to continue', 'continues')}."
+        )
+
+    def _how_to(self, plainly: str, what: str) -> str:
+        """Return how to ask the rest; the same call would ask all again, or without fresh=True take old answers."""
+        return f"lmsyz.last_run().retry().result() {what}" if self.how_asked.get("fresh") else plainly
 
     def _shown_progress(self, counts: Counts) -> Any:
         """Return what shows the progress to whoever waits: the panel's view where asked for and possible, or a bar."""

@@ -215,6 +215,21 @@ def test_fresh_asks_again_and_keeps_the_old_answers(sandbox_default: Any) -> Non
         assert len(cache.page_answers()) == 6
 
 
+def test_rows_that_failed_when_asked_again_are_not_answered_by_what_was_stored_before(sandbox_default: Any) -> None:
+    frame(3).ie.extract(PROMPT, schema=SCHEMA)
+    sandbox_default.set_faults(refused=1.0)
+    with pytest.raises(ExtractionError, match=r"lmsyz.last_run\(\).retry\(\).result\(\) asks only these again"):
+        frame(3).ie.extract(PROMPT, schema=SCHEMA, fresh=True, on_error="raise")
+    sandbox_default.set_faults()
+    sandbox_default.reset()
+    run = lmsyz.last_run()
+    for _ in range(2):
+        assert run is not None
+        run = run.retry()
+        assert run.result()["ie_error"].isna().all()
+        assert n_rows_asked(sandbox_default) == 3
+
+
 def test_answers_of_another_prompt_are_reused_only_when_asked_for(sandbox_default: Any) -> None:
     frame(3).ie.extract(PROMPT, schema=SCHEMA)
     sandbox_default.reset()
