@@ -208,8 +208,8 @@ class _Play:
         if draw < 0.15:
             hazards.add("full disk")
             fill = {"do": "fill", "room": self.rng.choice((0, 20_000, 60_000))}
-            asked = self._live_step()
-            return [fill, asked, {"do": "make_room"}, asked, self._live_step()]
+            asked = self._batch_steps() if self.rng.random() < 0.4 else [self._live_step()]
+            return [fill, *asked, {"do": "make_room"}, *asked, self._live_step()]
         if draw < 0.6:
             return [self._live_step(background=self.rng.random() < 0.3) for _ in range(self.rng.randint(1, 3))]
         return self._batch_steps()
