@@ -15,6 +15,13 @@ through lately: what was sent less what was refused, so a request still under wa
 refusal is here. A refusal of a request sent before a cut corrects that cut and makes no new one. The first pace is
 drawn from a burst, so from there it goes up fast; once it was too fast, slowly, and faster the longer all is quiet.
 Where nothing gets through at all, no pace is right: everything pauses, twice as long each time.
+
+Not every refusal is about our pace. A 529 tells of a provider that is overloaded by all its users, and a gateway may
+turn away every fourth request; were each of those a cut, the pace would sink to nothing, since what is refused then
+does not fall with it. So where cuts follow each other downwards, it is tried at a held pace whether the share refused
+falls (a limit) or stays (:mod:`lmsyz.pace_noise`). Where it stays, the pace goes back up to what got through over the
+share let through, and only refusals beyond that share cut it. A 429 and a 529 are judged alike: gateways send the one
+for the other, and what counts is whether slowing down helps.
 """
 
 from __future__ import annotations
@@ -24,6 +31,7 @@ import random
 from bisect import bisect_right
 from collections import deque
 
+from lmsyz.pace_noise import Noise
 from lmsyz.ratelimit_headers import Limits
 
 __all__ = ["Pace"]
@@ -31,6 +39,7 @@ __all__ = ["Pace"]
 HEADROOM = 0.98  # of a named limit: the provider's clock is not ours
 SLOWEST_PER_S = 1.0 / 60.0
 WINDOW_S, LONG_WINDOW_S = 1.0, 2.0  # over which it is counted what got through
+SOON_S = 5.0  # after a cut, too soon for a pace to be back where it was
 REMEMBERED_S, REMEMBERED = 4.0, 16  # requests that are counted: so far back, and so many at least
 FEW = 5  # requests; fewer say little of a pace
 # A wait asked of one request that is meant for all, and the longest that is waited for without a word.
@@ -112,6 +121,7 @@ class Pace:
         self._base: float | None = None
         self._n_closed = 0
         self._asked_wait_s = 0.0
+        self._noise = Noise(now)
         self._sent: deque[float] = deque()
         self._refused: deque[float] = deque()
 
@@ -142,10 +152,12 @@ class Pace:
         if self._found:
             self._found.take(now, 1.0)
         self._last_tokens = tokens
+        self._noise.sent()
         self._sent.append(now)
         for times in (self._sent, self._refused):
             while len(times) > REMEMBERED and times[0] < now - REMEMBERED_S:
                 times.popleft()
+        self._end_trial(now)
 
     def used(self, now: float, more: float) -> None:
         """Take note that a request used so many more tokens than were booked for it."""
@@ -165,12 +177,11 @@ class Pace:
         if sent_at > self._closed_at:
             self._n_closed = 0
         passed, self._grown_at = min(now - self._grown_at, WINDOW_S), now
-        if sent_at <= self._cut_at or self._found is None or not self._was_held_back:
+        if sent_at <= self._cut_at or self._found is None or not self._was_held_back or self._noise.is_on_trial:
             return
         self._was_held_back, self._has_grown = False, True
         rate = self._found.rate
-        # Few requests tell little, however long they take; and what a refusal costs, growth must be worth.
-        slower = max(1.0, FEW / rate, self._asked_wait_s)
+        slower = self._slowness(rate)
         quiet = (now - self._cut_at) / slower
         growth = next(g for until, g in GROWTH if quiet <= until) ** (1.0 / slower)
         self._set_rate(now, rate * (SEARCHING_GROWTH if self._is_searching else growth) ** passed)
@@ -185,9 +196,12 @@ class Pace:
         self._asked_wait_s = min(retry_after or 0.0, LONGEST_WAIT_S)
         if self._asked_wait_s > LONG_WAIT_S:
             self.pause(now, self._asked_wait_s)
-        if sent_at > self._cut_at:
+        self._noise.refused(now, sent_at)
+        if sent_at > self._cut_at and (self._n_closed or not self._noise.explains()):
             self._cut(now)
-        if sent_at > self._epoch_from and self._closed_at < self._cut_at:
+        if sent_at > self._cut_at:
+            self._end_trial(now)
+        elif sent_at > self._epoch_from and self._closed_at < self._cut_at:
             self._weigh(now)
 
     def pause(self, now: float, seconds: float) -> None:
@@ -205,14 +219,25 @@ class Pace:
             self._is_searching = self._has_grown = False
         self._epoch_from, self._cut_at = self._cut_at, now
         self._base = self.rate_per_s
+        is_soon = self._base is not None and now - self._epoch_from <= SOON_S * self._slowness(self._base)
+        self._noise.cut(now, self._base, is_soon=is_soon)
 
     def _weigh(self, now: float) -> None:
         """Set the pace by what was let through before the last cut, as far as is known by now."""
         sent, refused = self._between(self._sent), self._between(self._refused)
         first = min(refused)
+        n_few = self._noise.n_in_a_row(FEW)
+        if self._noise.share and len(sent) >= n_few:
+            first = sent[-n_few]  # what was refused before that was no sign
         n_since = sum(t >= first for t in sent)
-        if len(refused) >= n_since and (n_since >= FEW or n_since == len(sent)):
+        is_probe = n_since == len(sent) and (not self._noise.share or self._n_closed > 0)
+        if sum(t >= first for t in refused) >= n_since and (n_since >= n_few or is_probe):
             self._close(now)
+        elif self._noise.is_doubted:
+            through = self._through(REMEMBERED_S)
+            if self._n_closed and self._base:  # then the pauses alone have let little through
+                through = self._base * (1.0 - self._noise.share)
+            self._set_rate(now, self._noise.begin(now, self._base, through))
         elif self._is_from_burst or self._base is None:
             self._set_rate(now, self._through(WINDOW_S))
         else:
@@ -228,11 +253,25 @@ class Pace:
             rate = self._base * 0.9 if self._base else math.inf
         wait = min(FIRST_PAUSE_S * 2.0 ** min(self._n_closed, 10), LONGEST_PAUSE_S)
         self._n_closed += 1
+        self._noise.stop()
         self._closed_at = self._cut_at = now
         self.pause(now, max(wait, self._asked_wait_s))
         # One refused request, a probe, says that it is too early, not how fast to go later.
         if len(self._sent) > 1 and rate < math.inf:
             self._set_rate(now, rate)
+
+    def _end_trial(self, now: float) -> None:
+        """Go on from a trial that is over, as from a cut: what came before it does not count any more."""
+        known = self._noise.share
+        rate = self._noise.outcome(now, self.rate_per_s or 0.0)
+        if rate is not None:
+            self._cut_at = self._epoch_from = now
+            self._is_searching = self._is_searching or self._noise.share > known == 0.0
+            self._set_rate(now, rate)
+
+    def _slowness(self, rate: float) -> float:
+        """Return how much longer than a second it takes to tell something of a pace, or to be worth a refusal."""
+        return max(1.0, FEW / rate, self._asked_wait_s)
 
     def _through(self, span: float) -> float:
         """Return how many a second got through lately; a burst has to be taken over a whole second."""

@@ -46,6 +46,23 @@ class Bucket:
 
 
 @dataclass
+class Gateway(Bucket):
+    """Refuses a share of all requests, whatever the pace, before the limit sees them; both may change with time."""
+
+    share: float = 0.0
+    shares: dict[float, float] = field(default_factory=dict)
+    rates: dict[float, float] = field(default_factory=dict)
+    rng: random.Random = field(default_factory=lambda: random.Random(1))
+
+    def let_through(self, now: float) -> bool:
+        for since in [t for t in self.shares if t <= now]:
+            self.share = self.shares.pop(since)
+        for since in [t for t in self.rates if t <= now]:
+            self.rate = self.burst = self.rates.pop(since)
+        return self.rng.random() >= self.share and super().let_through(now)
+
+
+@dataclass
 class Traffic:
     """What came of it."""
 
@@ -54,6 +71,7 @@ class Traffic:
     most_tries: int = 0
     most_in_flight: int = 0
     sent: list[float] = field(default_factory=list)
+    refused: list[float] = field(default_factory=list)
 
 
 def play(
@@ -105,6 +123,7 @@ def play(
             queue.extend(itertools.islice(fresh, 1))
         elif what == "refusal":
             in_flight -= 1
+            traffic.refused.append(now)
             tries[job] += 1
             pace.learn(now, provider.limits, in_flight)
             pace.refused(now, sent_at, provider.retry_after)
@@ -249,6 +268,83 @@ def test_what_is_refused_although_nothing_else_was_sent_doubles_the_pause() -> N
         pauses.append(after - now - 0.1)
         now = after
     assert pauses == pytest.approx([0.5, 1, 2, 4, 8, 16, 30, 30], rel=0.06)
+
+
+# --- refusals that come whatever the pace -----------------------------------------------------------------------------
+
+
+class Unpaced(Pace):
+    """Sends whenever a worker is free."""
+
+    def next_at(self, now: float, tokens: float) -> float:
+        return now
+
+
+def share_of_unpaced(share: float, retry_after: float | None, *, n: int, workers: int) -> float:
+    """Return how fast requests get through, as a share of what they would without a pace; the mean of some runs."""
+
+    def seconds(pace: Pace, seed: int) -> float:
+        gateway = Gateway(1e6, 1e6, retry_after, share=share, rng=random.Random(seed))
+        return play(gateway, pace, n=n, workers=workers, seed=seed).seconds
+
+    return sum(seconds(Unpaced(0.0), seed) / seconds(fresh_pace(seed), seed) for seed in range(6)) / 6
+
+
+@pytest.mark.parametrize("retry_after", [None, 1.0])
+@pytest.mark.parametrize("workers", [20, 100])
+@pytest.mark.parametrize("share", [0.05, 0.25, 0.5])
+def test_refusals_that_do_not_depend_on_the_pace_leave_it_at_half_of_what_it_could_be_at_least(
+    share: float, workers: int, retry_after: float | None
+) -> None:
+    assert share_of_unpaced(share, retry_after, n=2500, workers=workers) >= 0.5
+
+
+def test_five_hundred_requests_through_a_gateway_that_refuses_a_quarter_take_seconds(seed: int) -> None:
+    gateway = Gateway(1e6, 1e6, share=0.25, rng=random.Random(seed))
+    assert play(gateway, fresh_pace(seed), n=500, seed=seed).seconds <= 30.0
+
+
+@pytest.mark.parametrize("retry_after", [None, 1.0])
+@pytest.mark.parametrize("workers", [20, 100])
+def test_a_limit_behind_refusals_of_another_kind_is_still_used_and_still_kept(
+    workers: int, retry_after: float | None, seed: int
+) -> None:
+    gateway = Gateway(50, 50, retry_after, share=0.1, rng=random.Random(seed))
+    traffic = play(gateway, fresh_pace(seed), n=2000, workers=workers, seed=seed)
+    assert 2000 / traffic.seconds >= 0.7 * 50
+    assert traffic.n_refused <= 0.35 * len(traffic.sent)
+
+
+def test_refusals_that_begin_in_the_middle_of_a_run_and_end_leave_no_trace(seed: int) -> None:
+    gateway = Gateway(50, 50, 1.0, shares={20.0: 0.25, 40.0: 0.0}, rng=random.Random(seed))
+    traffic = play(gateway, fresh_pace(seed), n=4000, seed=seed)
+    assert traffic.seconds <= 1.25 * ideal_s(gateway, 4000)
+    late = [t for t in traffic.refused if t > traffic.seconds - 15.0]
+    assert len(late) <= 0.05 * 15 * 50
+
+
+def test_a_gateway_that_refuses_nine_in_ten_is_not_sent_more_for_it() -> None:
+    for seed in range(8):
+        gateway = Gateway(1e6, 1e6, share=0.9, rng=random.Random(seed))
+        traffic = play(gateway, fresh_pace(seed), n=100, seed=seed)
+        assert sum(t < 60.0 for t in traffic.sent) <= 250
+
+
+def test_a_limit_that_falls_to_a_fifth_is_not_taken_for_something_else() -> None:
+    for seed in range(12):
+        gateway = Gateway(50, 50, rates={20.0: 10.0, 60.0: 50.0}, rng=random.Random(seed))
+        traffic = play(gateway, fresh_pace(seed), n=2000, seed=seed)
+        assert sum(20.0 < t < 60.0 for t in traffic.refused) <= 60
+        assert sum(20.0 < t < 60.0 for t in traffic.sent) >= 0.85 * 40 * 10
+
+
+def test_a_gateway_that_closes_for_a_minute_is_not_asked_on_and_on(seed: int) -> None:
+    gateway = Gateway(1e6, 1e6, 1.0, shares={0.0: 0.25, 10.0: 1.0, 70.0: 0.25}, rng=random.Random(seed))
+    traffic = play(gateway, fresh_pace(seed), n=4000, seed=seed)
+    assert sum(t < 10.0 for t in traffic.sent) >= 500
+    assert sum(10.0 < t < 12.0 for t in traffic.sent) <= 160
+    assert sum(20.0 < t < 70.0 for t in traffic.sent) <= 30
+    assert traffic.seconds <= 200
 
 
 # --- the user's caps --------------------------------------------------------------------------------------------------
