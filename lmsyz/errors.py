@@ -10,7 +10,7 @@ The class decides what happens next, so that the engines never look at status co
     ├─ SandboxError                      the loopback sandbox cannot be started or reached
     ├─ LocalModelError                   the local model cannot be served
     ├─ ProviderError                     the provider did not answer with a reply
-    │   ├─ RateLimitError                try again later, and everyone slows down (429, 529)
+    │   ├─ RateLimitError                try again later; everyone slows down if it helps (429, 529)
     │   ├─ UnavailableError              try again (5xx, timeout, connection, a 200 that is no reply)
     │   ├─ RejectedError                 stop the run now (bad key, no credit, unknown model or option)
     │   └─ RequestError                  this request cannot work; the others may

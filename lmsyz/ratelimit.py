@@ -8,7 +8,8 @@ vain, and what changes meanwhile (a refusal, a pause, a stop) counts at once.
 *Probe.* One request at a time until :meth:`Limiter.open`; then at once the full concurrency. Where a probe fails, the
 next in the queue is the probe.
 
-*Pace.* How fast, see :mod:`lmsyz.pace`. A refusal slows everybody, not only the worker that met it.
+*Pace.* How fast, see :mod:`lmsyz.pace`. A refusal slows everybody, not only the worker that met it, for as long as
+slowing down makes refusals fewer.
 
 *Concurrency.* A storm of 5xx and timeouts cuts the number in flight, and every answer gives one back.
 """

@@ -6,8 +6,9 @@ The SDK clients are built with ``max_retries=0``: stacked retries multiply, and 
 
 :func:`call_with_retry` is the live engine's. It calls once, and enters tenacity only after a failure that passes.
 A failure of kind ``unavailable`` and one of kind ``rate_limited`` have budgets of their own: a 429 says that the
-provider is well and we are too fast, so it may come often. The wait is full jitter, or what the provider asked for.
-The sleep ends at once when the run is stopped, and then :class:`Stopped` is raised and nothing is sent again.
+provider is well and we are too fast, a 529 that all its users together are, and both may come often. The wait is full
+jitter, or what the provider asked for. The sleep ends at once when the run is stopped, and then :class:`Stopped` is
+raised and nothing is sent again.
 
 :func:`retry_api_call` is the decorator for a user's own calls, around our functions or around an SDK's. It knows the
 SDKs' exceptions by their attributes and class names, so that neither SDK is imported here.
