@@ -145,7 +145,7 @@ class _Play:
         rates: dict[str, Any] = {}
         for kind in (*REQUEST_FAULTS, *REPLY_FAULTS, *ROW_FAULTS, *BATCH_FAULTS):
             rates[kind] = rng.uniform(0.0, 0.06)
-        # Not of refusals to go faster: the pacer believes each of them, and hardly anything would be asked any more.
+        # Not of refusals to go faster: the pacer needs more requests than a round has to learn that they are no limit.
         rates[rng.choice((*REQUEST_FAULTS[2:], *REPLY_FAULTS, *ROW_FAULTS))] = 0.2
         rates |= {"refused": 0.02, "blocked": 0.02, "create_timeout": 0.25, "broken_download": 0.2}
         rates |= {"swapped": rates["swapped"] if self.verify else 0.0, "retry_after_s": rng.uniform(0.01, 0.2)}
