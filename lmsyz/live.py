@@ -119,6 +119,7 @@ class LiveEngine:
         self.failures: dict[bytes, str] = {}
         self.error: BaseException | None = None
         self.finished = threading.Event()
+        self._turn = threading.Lock()  # whoever takes it first decides whether there is a run at all
         self._store_factory = store_factory
         self._observers = observers
         self._run_id = run_id
@@ -164,10 +165,16 @@ class LiveEngine:
         """Start the coordinator and the workers; returns at once."""
         try:
             threading.Thread(target=self._coordinate, name="lmsyz-coordinator", daemon=True).start()
-        except RuntimeError as error:  # no thread to be had: whoever waits must not wait for ever
+        except RuntimeError as error:  # no thread to be had
             self.error = error
-            self.finished.set()
             raise
+
+    def abandon(self) -> None:
+        """Stop, and be over at once where there is no coordinator yet: nobody must wait for one that never comes."""
+        self.stop()
+        if self._turn.acquire(blocking=False):
+            emit(self._observers, RunFinished(how="failed" if self.error else "stopped"))
+            self.finished.set()
 
     def store_what_is_left(self, store: Store) -> None:
         """Store what came home and could not be stored then; for a later run on the same store."""
@@ -202,6 +209,8 @@ class LiveEngine:
     # --- coordinator ------------------------------------------------------------------------------------------
 
     def _coordinate(self) -> None:
+        if not self._turn.acquire(blocking=False):
+            return
         store: Store | None = None
         try:
             store = self._store_factory()

@@ -90,14 +90,19 @@ class Run:
         global _last
         if self._is_started:
             return
-        self._is_started = True
-        _last = self
-        if self.engine is None:
-            return
-        with _lock:
-            _unsettled.difference_update([r for r in _unsettled if r.engine and r.engine.is_settled])
-            _unsettled.add(self)
-        self.engine.start()
+        try:
+            self._is_started = True
+            _last = self
+            if self.engine is None:
+                return
+            with _lock:
+                _unsettled.difference_update([r for r in _unsettled if r.engine and r.engine.is_settled])
+                _unsettled.add(self)
+            self.engine.start()
+        except BaseException:  # an interrupt may come before there is a thread
+            if self.engine is not None:
+                self.engine.abandon()
+            raise
 
     def pause(self) -> None:
         """Send nothing more until :meth:`resume`; what is in flight still lands in the store."""

@@ -122,6 +122,36 @@ def test_the_next_call_goes_on_where_an_interrupted_one_stopped(
     assert run.counts.n_cached > 0
 
 
+@pytest.mark.parametrize("background", [False, True])
+@pytest.mark.parametrize("has_begun", [False, True])
+def test_the_next_call_does_not_wait_for_a_run_that_was_interrupted_before_it_began(
+    sandbox_default: Any, monkeypatch: pytest.MonkeyPatch, has_begun: bool, background: bool
+) -> None:
+    sandbox_default.set_faults(latency_s=0.2)
+
+    class Interrupted(threading.Thread):
+        def start(self) -> None:
+            if has_begun or self.name != "lmsyz-coordinator":
+                super().start()
+            if self.name == "lmsyz-coordinator":
+                raise KeyboardInterrupt
+
+    df, about = many(60), {"schema": {"digest": str}, "chunk_size": 1, "max_workers": 2}
+    with monkeypatch.context() as patch:
+        patch.setattr(threading, "Thread", Interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            df.ie.extract("Give the digest.", background=background, **about)
+    run = lmsyz.last_run()
+    assert run is not None
+    assert run.engine.finished.wait(5)
+    assert run.counts.how == "stopped"
+    assert sandbox_default.stats()["n_requests"] <= 2
+    sandbox_default.set_faults()
+    again = df.ie.extract("Give the digest.", background=True, **about)
+    assert again.result(timeout=20)["ie_error"].isna().all()
+    assert sandbox_default.stats()["n_rows"] == 60
+
+
 def test_a_killed_run_loses_no_stored_row_and_asks_none_of_them_again(sandbox: Any) -> None:
     sandbox.set_faults(latency_s=0.01)
     path, rng = Path("a.sqlite"), random.Random(0)
