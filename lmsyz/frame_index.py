@@ -64,7 +64,10 @@ def index_from_json(about: dict[str, Any], labels: list[list[Any]], n: int) -> t
     if about["kind"] == "lost":
         return pd.RangeIndex(n), False
     labels = labels or [[] for _ in about["dtypes"]]
-    levels = [_level(values, dtype) for values, dtype in zip(labels, about["dtypes"], strict=True)]
+    try:
+        levels = [_level(values, dtype) for values, dtype in zip(labels, about["dtypes"], strict=True)]
+    except (KeyError, TypeError, ValueError):  # a time zone that goes by no name, or an extension type unknown here
+        return pd.RangeIndex(n), False
     if len(levels) == 1:
         return levels[0].rename(names[0]), True
     return pd.MultiIndex.from_arrays(levels, names=names), True

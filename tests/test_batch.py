@@ -7,6 +7,7 @@ import json
 import os
 import re
 import stat
+from datetime import timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -427,6 +428,16 @@ def test_rows_asked_again_are_not_answered_by_what_was_stored_before(server: Any
     assert_all_home(frame(6), again.finish_live())
     assert submit(frame(6), backend=backend, job_id="job").status().is_done
     assert (paid_rows(server), server.stats()["n_requests"]) == (6, n_requests)
+
+
+def test_an_index_whose_time_zone_has_no_name_does_not_keep_the_answers_from_another_kernel(
+    server: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    zone = timezone(timedelta(hours=1), "CET1")
+    df = frame().set_index(pd.date_range("2026-01-01", periods=12, tz=zone))
+    submit(df, job_id="job").wait()
+    assert_all_home(df, BatchJob.load("job").results())
+    assert "results have their positions instead" in caplog.text
 
 
 # --- was it created? --------------------------------------------------------------------------------
