@@ -16,7 +16,7 @@ from lmsyz.batch import BatchEngine
 from lmsyz.batch_files import read_failures, read_texts
 from lmsyz.batch_frame import FrameFile
 from lmsyz.batch_ledger import Ledger, Part, PartState, check_job_id, ledgers_in, locked
-from lmsyz.batch_setup import Connection, add_parts, keys_of, make_engine, reconnect, stored_task, told
+from lmsyz.batch_setup import Connection, add_parts, can_build, keys_of, make_engine, reconnect, stored_task, told
 from lmsyz.batch_status import BatchStatus, status_of
 from lmsyz.cache import SqliteCache
 from lmsyz.engine import Plan, plan, stored_answers
@@ -267,7 +267,9 @@ class BatchJob:
         """
         with self._engine() as engine:
             planned, rows = self._unanswered(engine.ledger)
-            add_parts(engine.ledger, self._connected(), planned, rows.asked, alone=_alone(engine.ledger))
+            if planned.ask:
+                connection = can_build(self._connected(), self.job_id)
+                add_parts(engine.ledger, connection, planned, rows.asked, alone=_alone(engine.ledger))
             errors = engine.push(poll=False)
         if errors:
             raise told(errors[0], self.job_id)
@@ -288,7 +290,7 @@ class BatchJob:
         settle_earlier(Path(ledger.cache_path), ledger.record.fingerprint)
         planned, rows = self._unanswered(ledger)
         if planned.ask:
-            connection, index = self._connected(), self._frame(ledger)[1]
+            connection, index = can_build(self._connected(), self.job_id), self._frame(ledger)[1]
             about = (connection.task, connection.place, rows, planned, index, Path(ledger.cache_path))
             run_rows(*about, after=ledger.fresh_after).result()
         return self.results()

@@ -23,11 +23,12 @@ from lmsyz.providers.images import image_limits
 from lmsyz.rows import Rows, chunk_positions
 from lmsyz.schema import read_schema
 from lmsyz.settings import Settings
-from lmsyz.task import Task, without_hidden
+from lmsyz.task import Task, hidden_names, without_hidden
 
 __all__ = [
     "Connection",
     "add_parts",
+    "can_build",
     "connected",
     "keys_of",
     "make_engine",
@@ -129,6 +130,25 @@ def told(error: LmsyzError, job_id: str) -> LmsyzError:
             " max_requests_per_batch= sends its rows in smaller ones; job.cancel() takes them back."
         )
     return error
+
+
+def can_build(connection: Connection, job_id: str) -> Connection:
+    """Return a connection by which new requests can be built as the job's first were.
+
+    Raises
+    ------
+    UsageError
+        A part of their body may be secret, so it is not on disk: without it they would ask something else.
+    """
+    stored = connection.task.stored
+    hidden = hidden_names(json.loads(stored.options).get("extra_body")) if stored else []
+    if hidden:
+        raise UsageError(
+            f"the requests of job {job_id!r} have {hidden[0]!r} in extra_body=, which may be a secret and is not on"
+            f" disk. Make the same call of df.ie.batch again, with job_id={job_id!r}: it sends nothing twice, and what"
+            " it returns can do this"
+        )
+    return connection
 
 
 def connected(task: Task, place: Place, *, timeout_s: float) -> Connection:

@@ -121,8 +121,10 @@ def redacted(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _may_be_secret(name: object, value: object) -> bool:
-    # A number is no secret: max_tokens is none.
-    return any(w in str(name).lower() for w in SECRET_WORDS) and not isinstance(value, int | float)
+    # A number is no secret, nor are numbers: max_tokens is none, and vLLM's stop_token_ids are none.
+    values = value if isinstance(value, list | tuple) else [value]
+    are_numbers = all(isinstance(v, int | float) for v in values)
+    return any(w in str(name).lower() for w in SECRET_WORDS) and not are_numbers
 
 
 def without_hidden(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -134,6 +136,19 @@ def without_hidden(options: Mapping[str, Any]) -> dict[str, Any]:
         return [shown(v) for v in value] if isinstance(value, list) else value
 
     return {k: shown(v) for k, v in options.items()}
+
+
+def hidden_names(value: Any) -> list[str]:
+    """Return under which names values of redacted options were hidden.
+
+    Examples
+    --------
+    >>> hidden_names(redacted({"extra_body": {"provider": {"key": "mine"}, "top_k": 5}}))
+    ['key']
+    """
+    if isinstance(value, Mapping):
+        return [n for k, v in value.items() for n in ([str(k)] if v == HIDDEN else hidden_names(v))]
+    return [name for v in value for name in hidden_names(v)] if isinstance(value, list) else []
 
 
 def _without_secrets(value: Any) -> Any:

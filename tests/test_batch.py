@@ -440,6 +440,23 @@ def test_an_index_whose_time_zone_has_no_name_does_not_keep_the_answers_from_ano
     assert "results have their positions instead" in caplog.text
 
 
+def test_another_kernel_asks_nothing_again_without_what_was_hidden_of_the_requests(server: Any) -> None:
+    about = {"job_id": "job", "extra_body": {"metadata": {"token": "mine"}, "logit_bias": {"7": 1}}}
+    server.set_faults(batch_s=0.05, batch_errors=1.0)
+    submit(frame(4), **about).wait()
+    server.set_faults(batch_s=0.05)
+    loaded = BatchJob.load("job")
+    for ask in (loaded.retry, loaded.finish_live):
+        with pytest.raises(UsageError, match=r"have 'token' in extra_body=.* Make the same call of df.ie.batch again"):
+            ask()
+    job = submit(frame(4), **about)
+    job.retry()
+    job.wait()
+    assert_all_home(frame(4), job.results())
+    assert all(b'"token":"mine"' in path.read_bytes() for path in job.folder.glob("batch_input/*.jsonl"))
+    assert loaded.finish_live()["ie_error"].isna().all()
+
+
 # --- was it created? --------------------------------------------------------------------------------
 
 

@@ -78,3 +78,9 @@ def test_the_prompt_hash_is_the_seeds() -> None:
     import hashlib
 
     assert compute_prompt_hash("Score it. é") == hashlib.sha256("Score it. é".encode()).hexdigest()[:16]
+
+
+def test_numbers_are_kept_whatever_they_are_called() -> None:
+    options = {"extra_body": {"stop_token_ids": [7, 9], "token": "mine", "allowed_tokens": ["a"]}}
+    kept = json.loads(task(options=options).record.options)["extra_body"]
+    assert kept == {"stop_token_ids": [7, 9], "token": "(hidden)", "allowed_tokens": "(hidden)"}
