@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import partial
 
 __all__ = ["Limits", "read_limits", "retry_after_s"]
 
@@ -40,6 +41,7 @@ def read_limits(headers: Mapping[str, str], now: Callable[[], float] = time.time
     >>> read_limits({"x-ratelimit-limit-requests": "3000", "x-ratelimit-remaining-requests": "2999"}).requests
     3000.0
     """
+    now = partial(_moment_of, headers, now)
     requests = _limit(headers, "requests", now) or (None, None)
     tokens = _limit(headers, "tokens", now) or _limit(headers, "input-tokens", now) or (None, None)
     return Limits(requests=requests[0], requests_remaining=requests[1], tokens=tokens[0], tokens_remaining=tokens[1])
@@ -57,10 +59,20 @@ def retry_after_s(headers: Mapping[str, str], now: Callable[[], float] = time.ti
         seconds = _number(headers.get(name))
         if seconds is not None and seconds >= 0:
             return min(seconds / unit, LONGEST_RETRY_AFTER_S)
+    at = _date(headers.get("retry-after"))
+    return None if at is None else min(max(at - _moment_of(headers, now), 0.0), LONGEST_RETRY_AFTER_S)
+
+
+def _moment_of(headers: Mapping[str, str], now: Callable[[], float]) -> float:
+    """Return when an answer was sent, by its server's clock if it tells that: ours may be wrong by hours."""
+    at = _date(headers.get("date"))
+    return now() if at is None else at
+
+
+def _date(text: str | None) -> float | None:
     try:
-        at = parsedate_to_datetime(headers.get("retry-after") or "")
-        at = at if at.tzinfo else at.replace(tzinfo=UTC)
-        return min(max(at.timestamp() - now(), 0.0), LONGEST_RETRY_AFTER_S)
+        at = parsedate_to_datetime(text or "")
+        return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
     except (ValueError, TypeError, IndexError, OverflowError):
         return None
 

@@ -82,3 +82,14 @@ def test_the_wait_that_is_asked_for_comes_in_seconds_milliseconds_or_as_a_date(
     headers: dict[str, str], seconds: float | None
 ) -> None:
     assert retry_after_s(headers, lambda: NOON) == seconds
+
+
+def test_moments_are_read_by_the_clock_of_the_server_that_names_them() -> None:
+    def http_date(at: float) -> str:
+        return time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(at))
+
+    for wrong_by_s in (-3600, 3600):
+        wait = {"date": http_date(NOON), "retry-after": http_date(NOON + 12)}
+        assert retry_after_s(wait, lambda: NOON + wrong_by_s) == 12  # noqa: B023 - called at once
+        headers = anthropic_headers("requests", "3000", "2999", AT_NOON) | {"date": http_date(NOON)}
+        assert read_limits(headers, lambda: NOON + wrong_by_s).requests == 3000  # noqa: B023 - called at once
