@@ -265,6 +265,7 @@ class BatchJob:
         -------
         BatchStatus
         """
+        self._settle_live_runs()
         with self._engine() as engine:
             planned, rows = self._unanswered(engine.ledger)
             if planned.ask:
@@ -284,10 +285,8 @@ class BatchJob:
             As :meth:`results`.
         """
         from lmsyz.extract import run_rows
-        from lmsyz.run import settle_earlier
 
-        ledger = Ledger.load(self.folder)
-        settle_earlier(Path(ledger.cache_path), ledger.record.fingerprint)
+        ledger = self._settle_live_runs()
         planned, rows = self._unanswered(ledger)
         if planned.ask:
             connection, index = can_build(self._connected(), self.job_id), self._frame(ledger)[1]
@@ -368,6 +367,14 @@ class BatchJob:
             ledger = Ledger.load(self.folder)
             yield make_engine(ledger, connection)
 
+    def _settle_live_runs(self) -> Ledger:
+        """Wait for what live runs of this kernel have in flight: rows of this job may be among it."""
+        from lmsyz.run import settle_earlier
+
+        ledger = Ledger.load(self.folder)
+        settle_earlier(Path(ledger.cache_path), ledger.record.fingerprint)
+        return ledger
+
     def _connected(self) -> Connection:
         if self._connection is None:
             self._connection = self._connect()
@@ -385,7 +392,10 @@ class BatchJob:
     def _unanswered(self, ledger: Ledger) -> tuple[Plan, Rows]:
         """Return the rows that are home without an answer, as a plan, with their texts and images as they were sent."""
         rows, _ = self._frame(ledger)
+        from lmsyz.run import store_what_is_left
+
         with SqliteCache(ledger.cache_path) as cache:
+            store_what_is_left(Path(ledger.cache_path), cache)
             task = self._connected().task
             planned = plan(cache, task, rows, ignore_prompt=ledger.ignore_prompt, after=ledger.fresh_after)
         away, asked = keys_of(ledger, only_open=True), rows.asked

@@ -34,6 +34,7 @@ from lmsyz.place import Place
 from lmsyz.providers import missing_key_message
 from lmsyz.question import QuestionArguments, read_question
 from lmsyz.rows import Rows
+from lmsyz.run import settle_earlier, store_what_is_left
 from lmsyz.settings import load_settings
 from lmsyz.staleness import differences
 from lmsyz.task import Task
@@ -89,6 +90,7 @@ def submit_batch(
         raise MissingKeyError(missing_key_message(place.backend))
     connection = connected(task, place, timeout_s=settings.timeout)
     new = _new_ledger(folder, task, place, store=store, chunk_size=size, token_budget=question.token_budget)
+    settle_earlier(store, task.fingerprint)
     how = {"requests_a_part": max_requests_per_batch, "fresh": fresh, "ignore": ignore_prompt_hash}
     _put_down(new, connection, rows, df.index, send=send, **how)
     show = settings.progress if progress is None else progress
@@ -134,6 +136,7 @@ def _plan_parts(
 ) -> None:
     """Write down the frame, and requests for what is neither stored nor sent already, or was taken back."""
     with SqliteCache(ledger.cache_path) as cache:
+        store_what_is_left(Path(ledger.cache_path), cache)
         planned = plan(cache, connection.task, rows, fresh=fresh, ignore_prompt=ignore)
         last = cache.last_answer()
     sent = keys_of(ledger, only_open=fresh or failed_too) - again

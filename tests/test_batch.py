@@ -7,6 +7,7 @@ import json
 import os
 import re
 import stat
+import time
 from datetime import timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -455,6 +456,29 @@ def test_another_kernel_asks_nothing_again_without_what_was_hidden_of_the_reques
     assert_all_home(frame(4), job.results())
     assert all(b'"token":"mine"' in path.read_bytes() for path in job.folder.glob("batch_input/*.jsonl"))
     assert loaded.finish_live()["ie_error"].isna().all()
+
+
+@pytest.mark.parametrize("again", ["submit", "retry"])
+def test_a_batch_asks_nothing_that_a_stopped_run_has_still_in_flight(server: Any, again: str) -> None:
+    if again == "retry":
+        server.set_faults(batch_s=0.05, batch_errors=1.0)
+        submit(frame(), job_id="job").wait()
+    server.set_faults(batch_s=0.05, latency_s=0.7)
+    run = frame().ie.extract(PROMPT, schema=SCHEMA, chunk_size=2, max_workers=2, background=True)
+    until = time.monotonic() + 10
+    while not server.stats()["n_requests"]:
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    run.stop()
+    if again == "retry":
+        job = BatchJob.load("job")
+        job.retry()
+    else:
+        job = submit(frame(), job_id="job")
+    job.wait()
+    assert_all_home(frame(), job.results())
+    assert run.counts.n_ok > 0
+    assert paid_rows(server) + run.counts.n_ok == 12
 
 
 # --- was it created? --------------------------------------------------------------------------------
