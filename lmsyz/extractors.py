@@ -91,7 +91,8 @@ class _Steps:
         rows = _all_rows(ledger)
         with SqliteCache(ledger.cache_path) as cache:
             keys = {key for key in (*rows.keys, *rows.asked.keys) if key}
-            answers = cache.answers(cache.reading_tasks(ledger.record, ledger.ignore_prompt), keys)
+            tasks = cache.reading_tasks(ledger.record, ledger.ignore_prompt)
+            answers, _ = cache.reuse(tasks, keys, after=ledger.fresh_after)
         failures, schema = read_failures(ledger), stored_task(ledger).schema
         out = answers_frame(pd.RangeIndex(len(rows)), rows, answers, failures, schema)
         out.insert(0, "input_id", list(rows.ids or ()))

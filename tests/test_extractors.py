@@ -448,6 +448,19 @@ def test_processed_rows_are_asked_again_only_on_demand(server: Any) -> None:
     assert len(seed.frame()) == 3
 
 
+def test_rows_asked_again_on_demand_are_not_answered_by_what_was_stored_before(server: Any) -> None:
+    seed = Seed(backend="openai", kind=lmsyz.OpenAIBatchExtractor, root="jobs")
+    seed.build(small())
+    seed.submit()
+    seed.wait()
+    seed.build(small(), exclude_processed=False)
+    server.set_faults(batch_s=0.05, batch_errors=1.0)
+    seed.submit()
+    assert seed.frame() is None
+    seed.wait()
+    assert seed.frame() is None
+
+
 def test_a_cancelled_batch_tells_its_state_in_anthropics_words(server: Any) -> None:
     seed = Seed(backend="anthropic", kind=lmsyz.AnthropicBatchExtractor, root="jobs")
     server.set_faults(batch_s=1000)
