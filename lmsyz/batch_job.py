@@ -43,6 +43,7 @@ log = logging.getLogger(__name__)
 BATCH_ROOT = "batch_jobs"
 SHORTEST_POLL_S, LONGEST_POLL_S = 1.0, 60.0
 POLL_AGE_SHARE = 20  # a job that is twenty minutes old is looked at every minute
+GONE = "missing: neither stored nor on its way: its answer was deleted, or it was never sent; job.retry() asks it"
 ALONE = ("truncated", "refused")  # rows that spoilt a packed request are asked again by themselves
 
 
@@ -168,7 +169,8 @@ class BatchJob:
             answers, _ = stored_answers(
                 cache, ledger.record, task_id, keys, ignore_prompt=ledger.ignore_prompt, after=ledger.fresh_after
             )
-        failures = _without_pending(ledger, read_failures(ledger))
+        refused = rows.long.refused.keys() if rows.long else ()  # these are told of where the frame is made
+        failures = _reasons(ledger, keys.difference(answers, refused))
         frame = answers_frame(index, rows, answers, failures, task.schema)
         return frame[frame[ERROR_COLUMN].isna()] if on_error == "drop" else frame
 
@@ -451,10 +453,11 @@ def _alone(ledger: Ledger) -> frozenset[bytes]:
     return frozenset(key for key, reason in read_failures(ledger).items() if reason.startswith(ALONE))
 
 
-def _without_pending(ledger: Ledger, failures: dict[bytes, str]) -> dict[bytes, str]:
-    """Leave out the failures of rows that have been sent again and are on their way."""
-    away = keys_of(ledger, only_open=True) if failures else set()
-    return {key: reason for key, reason in failures.items() if key not in away}
+def _reasons(ledger: Ledger, unanswered: set[bytes]) -> dict[bytes, str]:
+    """Return why texts have no answer, for those that are not on their way (again)."""
+    away = keys_of(ledger, only_open=True) if unanswered else set()
+    failures = read_failures(ledger)
+    return {key: failures.get(key, GONE) for key in unanswered - away}
 
 
 def _part(ledger: Ledger, n: int, states: tuple[PartState, ...]) -> Part:

@@ -481,6 +481,21 @@ def test_a_batch_asks_nothing_that_a_stopped_run_has_still_in_flight(server: Any
     assert paid_rows(server) + run.counts.n_ok == 12
 
 
+def test_rows_whose_answers_were_deleted_are_not_said_to_be_on_their_way(server: Any) -> None:
+    job = submit(frame(4), job_id="job", chunk_size=1)
+    job.wait()
+    with lmsyz.SqliteCache("lmsyz_cache.sqlite") as cache:
+        cache.delete(a.id for a in cache.page_answers(limit=2))
+    said = BatchJob.load("job").results()["ie_error"].dropna()
+    assert len(said) == 2
+    assert said.str.startswith("missing: neither stored nor on its way").all()
+    job = BatchJob.load("job")
+    assert job.retry().n_pending == 2
+    assert job.results()["ie_error"].dropna().str.startswith("pending").all()
+    job.wait()
+    assert_all_home(frame(4), job.results())
+
+
 # --- was it created? --------------------------------------------------------------------------------
 
 
