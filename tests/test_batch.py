@@ -7,9 +7,11 @@ import json
 import os
 import re
 import stat
+import sys
 import time
 from datetime import timedelta, timezone
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import openai
@@ -605,6 +607,44 @@ def test_a_batch_that_the_provider_no_longer_knows_stops_and_asks(
 
 
 # --- the folder -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("at", ["acquire", "__enter__"])
+def test_an_interrupt_between_the_lock_and_the_work_leaves_no_lock(server: Any, at: str) -> None:
+    job = submit(frame(4))
+    met: list[str] = []
+
+    def interrupt(frame: FrameType, event: str, arg: object) -> Any:
+        home, name = Path(frame.f_code.co_filename), frame.f_code.co_name
+        if name == at and (home.parent.name == "_core" or home.name == "batch_ledger.py" or _is_of_engine(frame)):
+            met.append(name)
+            return end
+        return None
+
+    def end(frame: FrameType, event: str, arg: object) -> Any:
+        if event == "return":
+            sys.settrace(None)
+            raise KeyboardInterrupt
+        return end
+
+    before = sys.gettrace()
+    sys.settrace(interrupt)
+    try:
+        job.wait()
+    except KeyboardInterrupt as error:
+        held = error  # as a notebook holds the last one
+    finally:
+        sys.settrace(before)
+    if at == "acquire":
+        assert not met, "the main thread takes the lock itself"
+    else:
+        assert held.__context__ is not None
+    assert job.wait().is_done
+    assert_all_home(frame(4), job.results())
+
+
+def _is_of_engine(frame: FrameType) -> bool:
+    return getattr(getattr(frame.f_locals.get("self"), "gen", None), "__name__", "") == "_engine"
 
 
 def test_one_writer_at_a_time_and_the_second_is_told(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
