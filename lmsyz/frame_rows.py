@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Hashable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from lmsyz.errors import UsageError
@@ -181,7 +182,16 @@ def _text(value: object) -> str | None:
         return _encodable(value) if value and not value.isspace() else None
     if _is_null(value):
         return None
-    return _text(json.dumps(value, ensure_ascii=False, default=str) if isinstance(value, (list, dict)) else str(value))
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
+    return _text(
+        json.dumps(value, ensure_ascii=False, default=_plain) if isinstance(value, (list, dict)) else str(value)
+    )
+
+
+def _plain(value: object) -> Any:
+    # An array as the list that it was before it went through a Parquet file: str() leaves most of a long one out.
+    return value.tolist() if isinstance(value, np.ndarray) else str(value)
 
 
 def _named_texts(df: pd.DataFrame, names: list[Hashable]) -> list[str | None]:

@@ -234,3 +234,10 @@ def test_the_seeds_iterator_gives_chunks_of_dicts() -> None:
     assert list(DataFrameIterator(df.iloc[:0], "id", "text")) == []
     with pytest.raises(UsageError, match="chunk_size"):
         DataFrameIterator(df, "id", "text", chunk_size=0)
+
+
+def test_an_array_is_the_text_that_its_list_is_and_whole() -> None:
+    words = [f"word {i}" for i in range(1500)]
+    values = [words, np.array(words), np.array(words, dtype=object), np.array(5), [np.array(words)]]
+    rows = read_rows(pd.DataFrame({"text": pd.Series(values, dtype=object)}), "text")
+    assert rows.texts == [json.dumps(words)] * 3 + ["5", json.dumps([words])]
