@@ -361,7 +361,8 @@ class Run:
 
     def _how_to(self, plainly: str, what: str) -> str:
         """Return how to ask the rest; the same call would ask all again, or without fresh=True take old answers."""
-        return f"lmsyz.last_run().retry().result() {what}" if self.how_asked.get("fresh") else plainly
+        again = f"in this kernel, lmsyz.last_run().retry().result() {what}"
+        return again if self.how_asked.get("fresh") else plainly
 
     def _shown_progress(self, counts: Counts) -> Any:
         """Return what shows the progress to whoever waits: the panel's view where asked for and possible, or a bar."""
