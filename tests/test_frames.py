@@ -25,6 +25,16 @@ INDEXES = {
     "missing labels": pd.Index([1.5, np.nan, np.nan]),
     "range": pd.RangeIndex(3),
 }
+KEYS_OF_TEXTS = [
+    "aedc3f80989a6546962705852b2f4a48",
+    "ca978112ca1bbdcafac231b39a23dc4d",
+    "9743e73f53ac73efb2b066de647f3324",
+]
+KEYS_OF_NAMED = [
+    "b12c303513f3c9603580d5b706396d3e",
+    "4711c5dc82480dc5c5bb0c59ad08b4e2",
+    "9ccfb31665598d936ad0f6053346a0cd",
+]
 
 
 def frame_of(rows: Rows, index: pd.Index, answers: list[Any], schema: Any = None) -> pd.DataFrame:
@@ -51,17 +61,27 @@ def test_text_columns_of_every_kind_are_read_alike(dtype: Any) -> None:
 
 
 def test_values_that_are_no_text_are_sent_as_text() -> None:
-    values = [1, 2.5, True, datetime.date(2024, 1, 2), ["a", 1], {"k": "é"}, "\ud83d"]
+    day = datetime.date(2024, 1, 2)
+    values = [1, 2.5, True, day, ["a", 1], {"k": "é"}, "\ud83d", [day], ("a", None), np.array([1, 2])]
     rows = read_rows(pd.DataFrame({"text": pd.Series(values, dtype=object)}), "text")
-    assert rows.texts == ["1", "2.5", "True", "2024-01-02", '["a", 1]', '{"k": "é"}', "�"]
+    assert rows.texts[:7] == ["1", "2.5", "True", "2024-01-02", '["a", 1]', '{"k": "é"}', "�"]
+    assert rows.texts[7:] == ['["2024-01-02"]', "('a', None)", "[1 2]"]
 
 
 def test_equal_texts_share_a_key_unless_each_is_asked_on_its_own() -> None:
-    df = pd.DataFrame({"text": ["a", "b", "a"]})
-    together, apart = read_rows(df, "text").keys, read_rows(df, "text", dedupe=False).keys
-    assert together[0] == together[2] != together[1]
-    assert len(set(apart)) == 3
-    assert apart[:2] == together[:2]
+    df = pd.DataFrame({"text": ["a", "b", "a", None, "a", " "]})
+    for column in ("text", ["text"]):
+        together, apart = read_rows(df, column).keys, read_rows(df, column, dedupe=False).keys
+        assert together[0] == together[2] == together[4] != together[1]
+        assert len({*apart[:3], apart[4]}) == 4
+        assert apart[:2] == together[:2], "so that what is stored of them is found either way"
+        assert apart[3] == apart[5] == together[3] == b""
+
+
+def test_a_text_has_the_key_under_which_the_answers_of_earlier_versions_are_stored() -> None:
+    df = pd.DataFrame({"text": ["Größe", "a", "a"], "n": [1, 2, 2]})
+    assert [k.hex() for k in read_rows(df, "text", dedupe=False).keys] == KEYS_OF_TEXTS
+    assert [k.hex() for k in read_rows(df, ["text", "n"], dedupe=False).keys] == KEYS_OF_NAMED
 
 
 def test_several_columns_are_sent_as_named_fields() -> None:
@@ -82,11 +102,17 @@ def test_several_columns_are_sent_as_named_fields() -> None:
         ("headline", "has no column 'headline'; it has 'id', 'text'. Say which one with text_col="),
         (["text", "nope"], "has no column 'nope'"),
         ([], "names no column"),
+        ([1, "1"], "names a column twice after str"),
     ],
 )
 def test_a_missing_text_column_is_named_with_those_there_are(column: Any, words: str) -> None:
     with pytest.raises(UsageError, match=words):
         read_rows(pd.DataFrame({"id": [1], "text": ["a"]}), column)
+
+
+def test_of_a_frame_without_columns_it_is_said_that_there_are_none() -> None:
+    with pytest.raises(UsageError, match="has no column 'text'; it has none"):
+        read_rows(pd.DataFrame(index=[0, 1]), "text")
 
 
 def test_a_text_column_that_is_there_twice_is_refused() -> None:
@@ -232,8 +258,33 @@ def test_the_seeds_iterator_gives_chunks_of_dicts() -> None:
     ]
     assert len(chunks) == 2
     assert list(DataFrameIterator(df.iloc[:0], "id", "text")) == []
-    with pytest.raises(UsageError, match="chunk_size"):
-        DataFrameIterator(df, "id", "text", chunk_size=0)
+    six = pd.DataFrame({"id": range(6), "text": "a"})
+    assert [len(chunk) for chunk in DataFrameIterator(six, "id", "text")] == [5, 1]
+
+
+def test_the_seeds_iterator_takes_other_names_and_texts_that_are_none() -> None:
+    df = pd.DataFrame({"id": [1, 2], "text": [10, 2.5]})
+    chunks = DataFrameIterator(df, "id", "text", 2, "row", "body")
+    assert list(chunks) == [[{"row": "1", "body": "10.0"}, {"row": "2", "body": "2.5"}]]
+    assert len(chunks) == 1
+
+
+@pytest.mark.parametrize(
+    ("about", "words"),
+    [
+        ({"chunk_size": 0}, "chunk_size must be"),
+        ({"chunk_size": True}, "chunk_size must be"),
+        ({"text_col": "no"}, "has no column 'no'.*text_col="),
+        ({"id_col": "no"}, "has no column 'no'.*id_col="),
+        ({"id_col": "twice"}, "1 ids more than once"),
+    ],
+    ids=str,
+)
+def test_the_seeds_iterator_refuses_what_extract_refuses(about: dict[str, Any], words: str) -> None:
+    df = pd.DataFrame({"id": [1, 2], "text": ["a", "b"], "twice": [1, 1]})
+    with pytest.raises(UsageError, match=words):
+        DataFrameIterator(df, **({"id_col": "id", "text_col": "text"} | about))
+
 
 
 def test_an_array_is_the_text_that_its_list_is_and_whole() -> None:

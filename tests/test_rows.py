@@ -139,6 +139,8 @@ def test_an_id_that_came_back_as_a_number_is_still_the_rows_own() -> None:
     found = align([{"input_id": 7, "n": 1}, {"input_id": True, "n": 2}], chunk)
     assert found.answers == {0: {"n": 1}}
     assert found.missing == (1,)
+    halves = make_chunk(rows_of(["a", "b"], ["0.5", "1.5"]), [0, 1])
+    assert align([{"input_id": 1.5, "n": 2}], halves).answers == {1: {"n": 2}}
 
 
 def test_one_answer_without_an_id_belongs_to_the_one_row_asked_and_to_no_other() -> None:
@@ -167,6 +169,19 @@ def test_an_echo_with_a_slip_of_the_pen_still_fits_and_a_missing_one_does_not() 
     found = align(reply, chunk, verify=True)
     assert found.answers == {0: {"n": 0}}
     assert found.swapped == (1, 2)
+
+
+def test_an_echo_that_fits_another_row_as_well_or_is_a_few_letters_is_no_proof() -> None:
+    alike = make_chunk(rows_of(["The same opening", "The same opening", "Something else"], ["a", "b", "c"]), range(3))
+    reply = [{"input_id": i, "input_opening": "The same opening"} for i in "ab"]
+    assert align(reply, alike, verify=True).swapped == (0, 1)
+    close = make_chunk(rows_of([f"Results of the year {i} in full" for i in (2023, 2024)], ["a", "b"]), range(2))
+    reply = [{"input_id": "a", "input_opening": "Results of the year 2029 in full"}]
+    assert align(reply, close, verify=True).swapped == (0,)
+    chunk = chunk_of(2)
+    for echo in ("w", "word0", "something else altogether, of the same length"):
+        reply = [{"input_id": "r0", "input_opening": echo}]
+        assert align(reply, chunk, verify=True).answers == {}, echo
 
 
 def test_a_row_alone_needs_no_echo() -> None:
@@ -202,6 +217,7 @@ ROW = '{"input_id": "1", "n": 3}'
         f"[{ROW}]",
         ROW,
         f'```json\n{{"all_results": [{ROW}]}}\n```',
+        f"```json\n[{ROW}]\n```",
         f'<think>{{"all_results": []}} no, wait</think>{{"all_results": [{ROW}]}}',
         f'Here you are: {{"all_results": [{ROW}]}} Anything else?',
     ],
@@ -229,6 +245,22 @@ def test_what_is_not_the_json_that_was_asked_for_is_malformed_and_never_repaired
         read_results(text)
 
 
+def test_replies_that_are_broken_alike_have_one_cause_wherever_they_broke() -> None:
+    causes = set()
+    for n in (3, 333_333):
+        with pytest.raises(MalformedError) as raised:
+            read_results(f'{{"all_results": [{{"input_id": "1", "n": {n}}},]}}')
+        causes.add(str(raised.value).partition(" (got ")[0])
+    assert len(causes) == 1
+
+
+def test_a_broken_reply_is_quoted_only_by_its_beginning() -> None:
+    with pytest.raises(MalformedError) as raised:
+        read_results("I am sorry. " * 1000)
+    assert "I am sorry. I am sorry." in str(raised.value)
+    assert len(str(raised.value)) < 200
+
+
 def test_the_results_before_a_cut_are_kept_and_the_cut_one_is_not() -> None:
     whole = '{"all_results": [{"input_id": "1", "results": [1, {"a": 2}]}, {"input_id": "2", "n": 1234}]}'
     first = {"input_id": "1", "results": [1, {"a": 2}]}
@@ -238,6 +270,9 @@ def test_the_results_before_a_cut_are_kept_and_the_cut_one_is_not() -> None:
         assert (len(salvaged) == 2) == (end > whole.index("1234}") + 4)
         assert (len(salvaged) >= 1) == (end >= whole.index(', {"input_id": "2"'))
     assert salvage_results("no json") == []
+    pretty = json.dumps(json.loads(whole), indent=4).replace("\n", "\r\n").replace("    ", "\t")
+    assert salvage_results(pretty[: pretty.index("1234")]) == [first]
+    assert salvage_results(f'{{"all_results": [{ROW}, ' + '{"a":' * 100_000) == [{"input_id": "1", "n": 3}]
 
 
 def test_what_a_model_thought_is_no_answer() -> None:
