@@ -360,8 +360,73 @@ def test_extract_df_gives_input_ids_and_leaves_failed_rows_out_with_a_log_line(
         out = lmsyz.extract_df(df, prompt=PROMPT, cache_path="a.sqlite", model="sandbox-rules", schema=SCHEMA)
     assert out.columns.tolist() == ["input_id", "tone", "digest", "words"]
     assert out["input_id"].tolist() == [str(i) for i in range(100, 120) if i != 103]
+    assert out.index.equals(pd.RangeIndex(19))
     assert "1 of 20 rows have no answer" in caplog.text
     assert "103" in caplog.text
+    assert n_requests(sandbox_default) == 4, "five rows in each"
+    run = lmsyz.last_run()
+    assert run is not None
+    assert run.manifest()["max_workers"] == 20
+    caplog.clear()
+    lmsyz.extract_df(df.drop(index=3), prompt=PROMPT, cache_path="a.sqlite", model="sandbox-rules", schema=SCHEMA)
+    assert "no answer" not in caplog.text
+
+
+def test_extract_df_names_a_few_of_many_rows_without_an_answer(
+    sandbox_default: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    df = pd.DataFrame({"id": [f"r{i:03}" for i in range(300)], "text": None})
+    with caplog.at_level(logging.WARNING):
+        out = lmsyz.extract_df(df, prompt=PROMPT, cache_path="a.sqlite", model="sandbox-rules", schema=SCHEMA)
+    assert out.empty
+    assert "300 of 300 rows have no answer" in caplog.text
+    assert "r000" in caplog.text
+    assert "r050" not in caplog.text
+
+
+def test_extract_df_hands_on_what_it_is_told(sandbox: Any) -> None:
+    df = frame(4).rename(columns={"text": "body"}).assign(firm=list("abcd"))
+    about: dict[str, Any] = {
+        "prompt": PROMPT,
+        "cache_path": "mine.sqlite",
+        "schema": SCHEMA,
+        "model": "sandbox-rules-mini",
+        "backend": "anthropic",
+        "base_url": sandbox.anthropic_base_url,
+        "api_key": "any",
+        "id_col": "firm",
+        "text_col": "body",
+        "chunk_size": 2,
+        "max_workers": 1,
+        "max_tokens": 500,
+    }
+    out = lmsyz.extract_df(df, **about)
+    assert out["digest"].tolist() == [digest(t) for t in df["body"]]
+    assert out["input_id"].tolist() == list("abcd")
+    asked = sandbox.requests()
+    assert [r["api"] for r in asked] == ["messages"] * 2
+    assert {(r["body"]["model"], r["body"]["max_tokens"]) for r in asked} == {("sandbox-rules-mini", 500)}
+    run = lmsyz.last_run()
+    assert run is not None
+    assert run.manifest()["max_workers"] == 1
+    assert Path("mine.sqlite").exists()
+    lmsyz.extract_df(df, **(about | {"prompt": "Another prompt.", "ignore_prompt_hash": True}))
+    assert n_rows_asked(sandbox) == 4
+    lmsyz.extract_df(df, **(about | {"fresh": True}))
+    assert n_rows_asked(sandbox) == 8
+    with pytest.raises(lmsyz.LmsyzError, match="API key"):
+        lmsyz.extract_df(df, **(about | {"fresh": True, "api_key": "sk-invalid-key"}))
+
+
+def test_extract_df_asks_with_a_client_of_ones_own(sandbox: Any) -> None:
+    import openai
+
+    with openai.OpenAI(api_key="mine", base_url=sandbox.openai_base_url) as client:
+        df = frame(3).assign(id=list("abc"))
+        out = lmsyz.extract_df(
+            df, prompt=PROMPT, cache_path="a.sqlite", model="sandbox-rules", schema=SCHEMA, client=client
+        )
+    assert out["digest"].tolist() == [digest(t) for t in df["text"]]
 
 
 # --- stale ------------------------------------------------------------------------------------------
