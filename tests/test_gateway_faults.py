@@ -12,7 +12,7 @@ from lmsyz.providers import anthropic_faults, openai_faults, wire
 from lmsyz.providers.base import Stop
 from lmsyz.providers.faults import Fault, error_object, hide_keys
 from lmsyz.providers.gateway_faults import told_wait_s
-from lmsyz.providers.local_server import slots_at, with_count
+from lmsyz.providers.local_server import with_count
 
 RETRY = {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "7.5s"}
 
@@ -120,8 +120,3 @@ def test_only_a_local_model_is_told_how_many_answers_there_are() -> None:
         body = provider.build(replace(task, endpoint=endpoint), "[{}, {}]", Form.SCHEMA)
         results = body["response_format"]["json_schema"]["schema"]["properties"]["all_results"]
         assert ("maxItems" in results) is counted
-
-
-def test_a_server_that_does_not_tell_its_slots_has_none_told(sandbox: Any) -> None:
-    assert slots_at(f"{sandbox.url}/v1") is None
-    assert slots_at(None) is None

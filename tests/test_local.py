@@ -10,14 +10,17 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import pandas as pd
 import pytest
 from click.testing import CliRunner
+from scripted_server import ScriptedServer, Step, scripted
 
 import lmsyz
 from lmsyz.cli import main
 from lmsyz.errors import LocalModelError, MissingExtraError, UsageError
 from lmsyz.local import process, start, weights
 from lmsyz.place import Place, find_place
+from lmsyz.providers.local_server import slots_at
 from lmsyz.settings import load_settings
 from lmsyz.standin import VARIABLES, DefaultEndpoint
 
@@ -189,7 +192,74 @@ def test_who_was_the_default_before_another_took_over_leaves_it_alone(monkeypatc
 
 
 def test_a_missing_key_names_the_local_model_as_a_choice() -> None:
-    import pandas as pd
-
     with pytest.raises(lmsyz.MissingKeyError, match=r"lmsyz\.local\.start\(\)"):
         pd.DataFrame({"text": ["a"]}).ie.extract("Name the firm.")
+
+
+# --- how many requests at once ----------------------------------------------------------------------
+
+
+def test_a_local_server_tells_how_many_it_answers_at_once() -> None:
+    with scripted({"total_slots": 3, "model_path": "tiny.gguf"}) as server:
+        assert slots_at(f"{server.url}/v1") == slots_at(server.url) == 3
+        assert {a.path for a in server.asked} == {"/props"}
+
+
+@pytest.mark.parametrize(
+    "told",
+    [{}, [3], 3, None, {"total_slots": 0}, {"total_slots": -1}, {"total_slots": True}, {"total_slots": "3"}, b"<html>"],
+    ids=str,
+)
+def test_what_is_no_number_of_slots_is_none(told: object) -> None:
+    with scripted(told) as server:
+        assert slots_at(f"{server.url}/v1") is None
+        assert len(server.asked) == 1
+
+
+def test_a_server_that_does_not_tell_its_slots_has_none_told(sandbox: Any) -> None:
+    assert slots_at(f"{sandbox.url}/v1") is None
+    assert slots_at(None) is None
+    with scripted(Step(drop=True)) as server:
+        assert slots_at(f"{server.url}/v1") is None
+        assert slots_at(server.url.replace("http:", "https:")) is None
+        assert len(server.asked) == 1, "only llama.cpp's own server is asked, which speaks no TLS"
+    assert slots_at(server.url) is None, "a server that has gone"
+
+
+def n_workers(server: ScriptedServer, model: str, **about: Any) -> object:
+    """How many requests a call would have in flight, without one that sends any."""
+    place = {"base_url": f"{server.url}/v1", "model": model}
+    run = pd.DataFrame({"text": [None]}).ie.extract("Say the tone.", background=True, **place, **about)
+    return run.manifest()["max_workers"]
+
+
+WORKERS = [
+    (NAME, {}, 3),
+    (NAME, {"max_workers": 5}, 5),
+    ("another-model", {}, 64),
+    ("another-model", {"max_workers": 5}, 5),
+]
+
+
+@pytest.mark.parametrize(("model", "about", "n"), WORKERS)
+def test_a_local_model_is_sent_as_many_requests_as_it_answers_at_once(
+    monkeypatch: pytest.MonkeyPatch, model: str, about: dict[str, int], n: int
+) -> None:
+    nothing_to_ask = pd.DataFrame({"text": [None]})
+
+    def n_workers(**also: Any) -> object:
+        run = nothing_to_ask.ie.extract(
+            "Say the tone.", base_url=f"{server.url}/v1", model=model, background=True, **also
+        )
+        return run.manifest()["max_workers"]
+
+    with scripted({"total_slots": 3}) as server:
+        assert n_workers(**about) == n
+        assert len(server.asked) == (n == 3), "nobody else is asked for its slots"
+        monkeypatch.setenv("LMSYZ_MAX_WORKERS", "7")
+        assert n_workers(**about) == about.get("max_workers", 7)
+
+
+def test_a_local_model_that_does_not_tell_its_slots_has_as_many_as_others() -> None:
+    with scripted({"error": "no props"}) as server:
+        assert n_workers(server, NAME) == 64
