@@ -39,6 +39,8 @@ def index_as_json(index: pd.Index) -> tuple[dict[str, Any], list[list[Any]]]:
     if any(level is None for level in labels):
         return {"kind": "lost", "names": names}, []
     about = {"kind": "levels", "names": names, "dtypes": [str(level.dtype) for level in levels]}
+    if any(isinstance(level, pd.CategoricalIndex) for level in levels):
+        about["categories"] = [_categories(level) for level in levels]
     return about, [level for level in labels if level is not None]
 
 
@@ -64,8 +66,10 @@ def index_from_json(about: dict[str, Any], labels: list[list[Any]], n: int) -> t
     if about["kind"] == "lost":
         return pd.RangeIndex(n), False
     labels = labels or [[] for _ in about["dtypes"]]
+    # Jobs of before have none of them on disk.
+    categories = about.get("categories") or [{}] * len(labels)
     try:
-        levels = [_level(values, dtype) for values, dtype in zip(labels, about["dtypes"], strict=True)]
+        levels = [_level(*level) for level in zip(labels, about["dtypes"], categories, strict=True)]
     except (KeyError, TypeError, ValueError):  # a time zone that goes by no name, or an extension type unknown here
         return pd.RangeIndex(n), False
     if len(levels) == 1:
@@ -77,11 +81,19 @@ def _name(name: object) -> Any:
     return name if name is None or isinstance(name, PLAIN) else str(name)
 
 
+def _categories(level: pd.Index) -> dict[str, Any]:
+    """Return which labels a categorical level may hold, and whether they have an order; empty for another one."""
+    if not isinstance(level, pd.CategoricalIndex):
+        return {}
+    return {"categories": level.categories.tolist(), "ordered": level.ordered}
+
+
 def _labels(level: pd.Index) -> list[Any] | None:
     if level.dtype.kind in CLOCKS:
         return [int(v) for v in level.to_numpy().view("i8")] if level.dtype.kind == "m" else _moments(level)
     values = [None if not isinstance(v, tuple) and _is_null(v) else v for v in level.tolist()]
-    return values if all(v is None or isinstance(v, PLAIN) for v in values) else None
+    kept = [*values, *_categories(level).get("categories", ())]
+    return values if all(v is None or isinstance(v, PLAIN) for v in kept) else None
 
 
 def _moments(level: pd.Index) -> list[int]:
@@ -92,7 +104,7 @@ def _is_null(value: Any) -> bool:
     return bool(np.ndim(value) == 0 and pd.isna(value))
 
 
-def _level(values: list[Any], dtype: str) -> pd.Index:
+def _level(values: list[Any], dtype: str, categories: dict[str, Any]) -> pd.Index:
     if dtype.startswith(("datetime64", "timedelta64")):
         unit = dtype.partition("[")[2].rstrip("]").partition(",")[0]
         kind = "M8" if dtype.startswith("datetime") else "m8"
@@ -101,6 +113,6 @@ def _level(values: list[Any], dtype: str) -> pd.Index:
         made: pd.Index = pd.Index(plain)
         return pd.DatetimeIndex(plain).tz_localize("UTC").tz_convert(zone) if zone else made
     if dtype == "category":
-        return pd.CategoricalIndex(values)
+        return pd.CategoricalIndex(values, **categories)
     plain_index: pd.Index = pd.Index(values, dtype=dtype)
     return plain_index

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 import json
 import os
@@ -42,6 +43,11 @@ def frame(n: int = 12) -> pd.DataFrame:
 def submit(df: pd.DataFrame, **about: Any) -> BatchJob:
     job: BatchJob = df.ie.batch(PROMPT, **({"schema": SCHEMA} | about))
     return job
+
+
+def rows_of(request: dict[str, Any]) -> list[dict[str, Any]]:
+    """The rows of a request that the sandbox remembers."""
+    return list(json.loads(request["body"]["messages"][-1]["content"]))
 
 
 def assert_all_home(df: pd.DataFrame, out: pd.DataFrame) -> None:
@@ -152,6 +158,82 @@ else:
     df.ie.extract("Give the digest of each text.", **about)
     print(lmsyz.last_run().counts.n_requests, lmsyz.last_run().counts.n_cached)
 """
+
+
+INDEXES = {
+    "unsorted": pd.Index([5, 1, 3, 2]),
+    "floats": pd.Index([1.5, None, 2.5, 0.1]),
+    "names": pd.Index(["b", None, "Größe", "a"], name="firm"),
+    "days": pd.DatetimeIndex(["2024-01-03", None, "2024-01-01", "2024-01-02"], name="day"),
+    "moments": pd.date_range("2024-03-31 00:30", periods=4, freq="h", tz="Europe/Berlin")[[3, 1, 0, 2]],
+    "spans": pd.to_timedelta(["1h", "2D", None, "3ms"]),
+    "flags": pd.Index([True, False, True, True]),
+    "duplicated": pd.Index([7, 7, 7, 7]),
+    "kinds": pd.CategoricalIndex(["low", "high", "low", None], categories=["low", "middle", "high"], ordered=True),
+    "kinds and years": pd.MultiIndex.from_arrays([pd.Categorical([*"abba"], [*"cba"], ordered=True), [1, 2, 3, 4]]),
+    "panel": pd.MultiIndex.from_product([["x", "y"], pd.to_datetime(["2024-01-01", "2023-01-01"])], names=["f", None]),
+    "range": pd.RangeIndex(10, 2, -2, name="n"),
+}
+
+
+@pytest.mark.parametrize("index", INDEXES.values(), ids=INDEXES.keys())
+def test_another_kernel_gives_the_rows_their_own_labels(server: Any, index: pd.Index) -> None:
+    df = frame(4).set_axis(index)
+    submit(df, job_id="job").wait()
+    out = BatchJob.load("job").results()
+    assert_all_home(df, out)
+    pd.testing.assert_index_equal(out.index, index, exact=True)
+
+
+def test_a_job_of_before_knew_no_categories_and_no_images_and_still_opens(server: Any) -> None:
+    df = frame(4).set_axis(INDEXES["kinds"])
+    job = submit(df, job_id="job")
+    job.wait()
+    head, _, rest = (job.folder / "frame.jsonl").read_text().partition("\n")
+    kept = json.loads(head)
+    del kept["index"]["categories"], kept["images"]
+    (job.folder / "frame.jsonl").write_text(f"{json.dumps(kept)}\n{rest}")
+    assert BatchJob.load("job").results().index.astype(object).equals(df.index.astype(object))
+
+
+@pytest.mark.parametrize(
+    "index",
+    [pd.period_range("2024-01", periods=3, freq="M"), pd.CategoricalIndex([*"aba"], ["a", "b", datetime.date.min])],
+    ids=["periods", "a category that no row has"],
+)
+def test_labels_that_a_file_cannot_hold_are_said_to_be_lost(
+    server: Any, caplog: pytest.LogCaptureFixture, index: pd.Index
+) -> None:
+    df = frame(3).set_axis(index)
+    job = submit(df, job_id="job")
+    job.wait()
+    pd.testing.assert_index_equal(job.results().index, df.index)
+    out = BatchJob.load("job").results()
+    assert_all_home(df, out)
+    assert out.index.equals(pd.RangeIndex(3))
+    assert "index could not be kept on disk; results have their positions instead" in caplog.text
+
+
+def test_a_label_that_no_file_can_hold_stops_no_job(server: Any) -> None:
+    df = frame(2).set_axis(["a\ud800", "b"])
+    submit(df, job_id="job").wait()
+    out = BatchJob.load("job").results()
+    assert_all_home(df, out)
+    assert out.index.tolist() == ["a?", "b"]
+
+
+def test_another_kernel_knows_thousands_of_rows_by_label_id_and_text(server: Any) -> None:
+    n = 2_100
+    df = frame(n).assign(firm=[f"firm {i}" for i in range(n)]).set_axis([f"r{i}" for i in range(n)])
+    server.set_faults(batch_s=0.05, batch_errors=1.0)
+    submit(df, job_id="job", id_col="firm", chunk_size=50).wait()
+    server.set_faults()
+    out = BatchJob.load("job").finish_live()
+    pd.testing.assert_index_equal(out.index, df.index)
+    assert_all_home(df, out)
+    sent = [row for r in server.requests(last=1000) if r["api"] == "chat" for row in rows_of(r)]
+    texts = dict(zip(df["firm"], df["text"], strict=True))
+    assert {row["input_id"]: row["input_text"] for row in sent} == texts
 
 
 def test_four_kernels_share_one_job(server: Any) -> None:
@@ -303,6 +385,8 @@ def test_another_kernel_retries_with_the_texts_that_were_sent(server: Any, backe
     server.set_faults(batch_s=0.05)
     again = BatchJob.load("job")
     again.retry()
+    sent = [path.read_text(encoding="utf-8") for path in sorted(job.folder.glob("batch_input/*.json*"))]
+    assert [r"\"input_text\":{\"title\":\"T" in bodies for bodies in sent] == [True, True]
     again.wait()
     assert again.results()["ie_error"].isna().all()
     n = server.stats()["n_requests"]

@@ -536,6 +536,16 @@ def test_another_kernel_asks_again_from_the_jobs_own_copy_of_the_images(
     assert server.stats()["n_rows"] <= 24
 
 
+def test_another_kernel_says_of_rows_with_nothing_to_ask_about_what_they_lack(server: Any, tmp_path: Path) -> None:
+    df = frame(tmp_path, 3).astype(object)
+    df.loc[1, ["text", "image"]] = None
+    job = submit(df, job_id="j")
+    job.wait()
+    out = BatchJob.load("j").results()
+    assert out["ie_error"].tolist()[1] == "invalid: neither text nor image"
+    pd.testing.assert_frame_equal(out, job.results())
+
+
 def test_an_image_that_changes_while_a_batch_is_written_stops_it_before_anything_is_sent(
     server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
