@@ -281,6 +281,8 @@ class BatchJob:
     def finish_live(self) -> pd.DataFrame:
         """Ask the rows that came home without an answer through the live path, now and at the full price.
 
+        As many rows go into a request as the job put into one.
+
         Returns
         -------
         DataFrame
@@ -292,8 +294,9 @@ class BatchJob:
         planned, rows = self._unanswered(ledger)
         if planned.ask:
             connection, index = can_build(self._connected(), self.job_id), self._frame(ledger)[1]
-            about = (connection.task, connection.place, rows, planned, index, Path(ledger.cache_path))
-            run_rows(*about, after=ledger.fresh_after).result()
+            about = (connection.task, connection.place, rows, planned, index)
+            how = {"chunk_size": ledger.chunk_size, "token_budget": ledger.token_budget, "after": ledger.fresh_after}
+            run_rows(*about, path=Path(ledger.cache_path), **how).result()
         return self.results()
 
     def adopt(self, part: int, remote: str) -> BatchStatus:

@@ -22,7 +22,7 @@ from lmsyz.place import Place, connect_place
 from lmsyz.providers import missing_key_message
 from lmsyz.providers.base import Provider, call_options
 from lmsyz.providers.local_server import LOCAL_ENDPOINT, slots_at
-from lmsyz.question import QuestionArguments, read_question, usual_rows_a_request
+from lmsyz.question import QuestionArguments, read_question
 from lmsyz.report import Tally
 from lmsyz.rows import Rows
 from lmsyz.run import Run, new_run_id, settle_earlier, store_what_is_left
@@ -261,7 +261,16 @@ class _Preparation:
 
 
 def run_rows(
-    task: Task, place: Place, rows: Rows, planned: Plan, index: pd.Index, path: Path, *, after: int = 0
+    task: Task,
+    place: Place,
+    rows: Rows,
+    planned: Plan,
+    index: pd.Index,
+    *,
+    path: Path,
+    chunk_size: int,
+    token_budget: int,
+    after: int = 0,
 ) -> Run:
     """Return a run over rows that a plan left to ask, ready to start; for what a batch job left over.
 
@@ -273,6 +282,8 @@ def run_rows(
         Of the frame that the rows are from.
     path : Path
         The store.
+    chunk_size, token_budget : int
+        Rows, and estimated tokens of text, in a request, at most.
     after : int
         As in :func:`lmsyz.engine.plan`.
 
@@ -286,8 +297,8 @@ def run_rows(
         rows=rows,
         place=place,
         options=LiveOptions(
-            chunk_size=usual_rows_a_request(settings, rows),
-            token_budget=settings.chunk_tokens,
+            chunk_size=chunk_size,
+            token_budget=token_budget,
             max_workers=_n_workers(settings, place, None),
             requests_per_minute=settings.requests_per_minute,
             tokens_per_minute=settings.tokens_per_minute,

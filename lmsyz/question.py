@@ -18,7 +18,7 @@ from lmsyz.task import Task
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Question", "QuestionArguments", "read_question", "usual_rows_a_request"]
+__all__ = ["Question", "QuestionArguments", "read_question"]
 
 
 class QuestionArguments(TypedDict, total=False):
@@ -127,11 +127,11 @@ def read_question(
         rows=long_texts.applied(rows, task, place, dedupe=dedupe),
         dedupe=dedupe,
         own=own,
-        rows_a_request=usual_rows_a_request(settings, rows),
+        rows_a_request=_usual_rows_a_request(settings, rows),
         token_budget=long_texts.token_budget(settings.chunk_tokens, task, place),
     )
 
 
-def usual_rows_a_request(settings: Settings, rows: Rows) -> int:
+def _usual_rows_a_request(settings: Settings, rows: Rows) -> int:
     """Return the rows in a request where the user names no number."""
     return min(settings.chunk_size, IMAGE_ROWS) if rows.images is not None else settings.chunk_size

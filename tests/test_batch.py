@@ -376,6 +376,33 @@ def test_rows_of_failed_requests_say_why_and_finish_live(server: Any, backend: s
     assert server.stats()["n_rows"] - asked == len(bad)
 
 
+def test_finishing_live_waits_for_a_run_that_asks_the_same_rows(server: Any, backend: str) -> None:
+    server.set_faults(batch_s=0.05, batch_errors=1.0)
+    job = submit(frame(12), backend=backend)
+    job.wait()
+    server.set_faults(latency_s=0.3)
+    run = frame(12).ie.extract(PROMPT, schema=SCHEMA, backend=backend, background=True)
+    assert_all_home(frame(12), job.finish_live())
+    assert_all_home(frame(12), run.result())
+    assert server.stats()["n_rows"] == 12
+
+
+@pytest.mark.parametrize(
+    ("rows", "tokens", "packed"), [(1, 6000, [1] * 6), (5, 16, [2] * 3)], ids=["few rows", "few tokens"]
+)
+def test_finishing_live_packs_rows_as_the_job_did(
+    server: Any, backend: str, monkeypatch: pytest.MonkeyPatch, rows: int, tokens: int, packed: list[int]
+) -> None:
+    server.set_faults(batch_s=0.05, batch_errors=1.0)
+    monkeypatch.setenv("LMSYZ_CHUNK_TOKENS", str(tokens))
+    job = submit(frame(6), backend=backend, chunk_size=rows)
+    job.wait()
+    monkeypatch.delenv("LMSYZ_CHUNK_TOKENS")
+    server.set_faults()
+    assert_all_home(frame(6), job.finish_live())
+    assert [len(rows_of(r)) for r in server.requests(last=6) if r["api"] in ("chat", "messages")] == packed
+
+
 def test_another_kernel_retries_with_the_texts_that_were_sent(server: Any, backend: str) -> None:
     server.set_faults(batch_s=0.05, batch_errors=0.4)
     df = pd.DataFrame({"title": [f"T{i}" for i in range(20)], "body": ["é\u2028 x", "y"] * 10})
