@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -231,10 +232,21 @@ def test_a_fault_of_ours_brings_home_what_is_in_flight(sandbox_default: Any, mon
         return reply(self, *args)
 
     monkeypatch.setattr(Judge, "reply", faulty)
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(ZeroDivisionError) as raised:
         frame(100).ie.extract(PROMPT, schema=SCHEMA, max_workers=4)
     with lmsyz.SqliteCache("lmsyz_cache.sqlite") as cache:
         assert len(cache.page_answers(limit=999)) == sandbox_default.stats()["n_rows"] > 15
+    assert traceback.extract_tb(raised.value.__traceback__)[-1].name == "faulty", "whoever reports it can say where"
+
+
+def test_an_error_is_raised_where_the_user_waits_without_the_ways_of_a_worker(sandbox_default: Any) -> None:
+    frame(2).ie.extract(PROMPT, schema=SCHEMA, api_key="sk-invalid-key", background=True, progress=False)
+    for _ in range(2):
+        with pytest.raises(lmsyz.errors.ProviderError, match="API key") as raised:
+            last().result()
+        ways = traceback.extract_tb(raised.value.__traceback__)
+        assert [Path(way.filename).name for way in ways] == ["test_run.py", "run.py"]
+        assert len(raised.value.__notes__) == 1
 
 
 def test_a_price_that_cannot_be_told_keeps_no_answer_from_the_store(
@@ -254,6 +266,32 @@ def test_a_background_run_and_a_call_that_asks_the_same_pay_once(sandbox_default
     assert frame(40).ie.extract(PROMPT, schema=SCHEMA)["ie_error"].isna().all()
     assert run.result()["ie_error"].isna().all()
     assert sandbox_default.stats()["n_rows"] == 40
+
+
+def test_a_call_waits_for_the_same_question_by_whatever_path_to_its_store(
+    sandbox_default: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lmsyz.run.PATIENCE_S", 0.1)
+    sandbox_default.set_faults(latency_s=0.3)
+    Path("sub").mkdir()
+    run = frame(40).ie.extract(PROMPT, schema=SCHEMA, background=True, max_workers=4, cache_path="a.sqlite")
+    frame(40).ie.extract(PROMPT, schema=SCHEMA, cache_path="sub/../a.sqlite")
+    assert sandbox_default.stats()["n_rows"] == 40
+    assert caplog.text.count(f"waiting for run {run.run_id}, which has requests in flight") == 1
+
+
+@pytest.mark.parametrize(
+    "other", [{"prompt": "Another question."}, {"cache_path": "other.sqlite"}], ids=["question", "store"]
+)
+def test_a_call_of_another_question_or_store_waits_for_no_background_run(
+    sandbox_default: Any, other: dict[str, str]
+) -> None:
+    sandbox_default.set_faults(latency_s=0.2)
+    run = frame(400).ie.extract(PROMPT, schema=SCHEMA, background=True, max_workers=2)
+    frame(2).ie.extract(**({"prompt": PROMPT, "schema": SCHEMA} | other))
+    assert run.is_live
+    run.stop()
+    run.result()
 
 
 def test_answers_that_could_not_be_stored_at_first_are_stored_in_the_end(
