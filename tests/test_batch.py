@@ -24,7 +24,7 @@ from pydantic import BaseModel
 import lmsyz
 from lmsyz import batch, batch_job
 from lmsyz.batch_job import BatchJob
-from lmsyz.batch_ledger import Ledger
+from lmsyz.batch_ledger import Ledger, disk_error
 from lmsyz.batch_settle import part_run_id
 from lmsyz.errors import BatchError, ProviderError, RejectedError, UnavailableError, UsageError
 
@@ -277,6 +277,31 @@ def test_a_disk_without_room_is_said_and_the_same_call_goes_on_when_there_is_som
     assert re.search(r"batch_jobs/full', cannot be written or read: File too large\. Make room", told)
     assert n_home == "2000"
     assert paid_rows(server) == 2000
+
+
+def test_a_folder_that_cannot_be_made_is_said_before_anything_is_sent(server: Any, backend: str) -> None:
+    Path("jobs").write_text("a file stands where the folder should")
+    with pytest.raises(BatchError, match=r"jobs/job', cannot be written or read: File exists\. Make room there"):
+        submit(frame(2), backend=backend, batch_root_dir="jobs", job_id="job")
+    assert server.stats()["n_requests"] == 0
+
+
+def test_a_ledger_that_cannot_be_written_is_said_and_the_same_call_goes_on_later(server: Any, backend: str) -> None:
+    job = submit(frame(2), backend=backend, job_id="job")
+    stands_there = job.folder / "job.json.new"
+    stands_there.mkdir()
+    with pytest.raises(BatchError, match=r"batch_jobs/job', cannot be written or read: Is a directory\. Make room"):
+        submit(frame(4), backend=backend, job_id="job")
+    stands_there.rmdir()
+    submit(frame(4), backend=backend, job_id="job").wait()
+    assert_all_home(frame(4), BatchJob.load("job").results())
+    assert paid_rows(server) == 4
+
+
+def test_what_a_disk_says_in_its_own_words_is_told() -> None:
+    assert "cannot be written or read: the share is gone. Make" in str(
+        disk_error(Path("j"), OSError("the share is gone"))
+    )
 
 
 # --- the same call again ----------------------------------------------------------------------------
