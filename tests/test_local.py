@@ -131,6 +131,7 @@ def test_a_started_model_is_the_default_endpoint_until_it_is_stopped(tmp_path: P
         assert server.is_alive
         assert "not a research tool" in repr(server)
         assert server.sha256[:12] in server._repr_html_()
+        assert server._repr_html_().startswith('<div class="mathjax_ignore tex2jax_ignore"')
     assert not server.is_alive
     assert place().endpoint == "https://api.openai.com/v1"
     assert "stopped" in repr(server)

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import pandas as pd
 import pytest
 
+import lmsyz
+from lmsyz.draft import Draft
 from lmsyz.widgets import look
 
 HOSTILE = "<img src=x onerror=\"alert('x')\">"
@@ -35,8 +40,25 @@ def test_what_a_builder_made_is_put_into_another_as_it_stands():
     assert "&lt;div" not in look.facts([("a", look.note("b"))])
 
 
-def test_dollar_signs_in_a_page_are_not_set_as_formulas():
-    assert look.page("from $5 to $6").startswith('<div class="mathjax_ignore tex2jax_ignore"')
+def test_dollar_signs_are_not_set_as_formulas_in_anything_that_a_notebook_shows(sandbox_default: Any) -> None:
+    df = pd.DataFrame({"text": ["It fell from $5 to $6."]})
+    df.ie.extract("Name what costs $5.", schema={"thing": str | None})
+    job = df.ie.batch("Name what costs $6.", schema={"thing": str | None})
+    shown = [
+        look.page("from $5 to $6"),
+        lmsyz.last_run()._repr_html_(),
+        job._repr_html_(),
+        job.status()._repr_html_(),
+        Draft("Name what costs $5 or $6.", None, "m", 0.01)._repr_html_(),
+        sandbox_default._repr_html_(),
+        lmsyz.panel("lmsyz_cache.sqlite")._repr_mimebundle_()["text/html"],
+    ]
+    for html in shown:
+        assert html.startswith('<div class="mathjax_ignore tex2jax_ignore"'), html
+
+
+def test_a_page_has_its_own_look():
+    assert 'tex2jax_ignore" style="' in look.page("title")
 
 
 def test_numbers_stand_right_with_separators_and_flags_do_not():
