@@ -51,6 +51,8 @@ REQUEST_FIELDS = (
     *("max_completion_tokens", "max_output_tokens", "reasoning", "reasoning_effort", "thinking", "verbosity"),
     *("frequency_penalty", "presence_penalty", "repetition_penalty", "logit_bias", "logprobs", "top_logprobs"),
     *("service_tier", "metadata", "store", "user", "safety_identifier", "models", "provider", "cache_control"),
+    # Of vLLM and llama.cpp, and so like others here that they would be taken for misspelt.
+    *("min_tokens", "repeat_penalty", "reasoning_format"),
 )
 ALIKE = 0.8
 # Sent where no key is wanted; unlike any word of a message, since keys are taken out of messages.

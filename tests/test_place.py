@@ -89,6 +89,7 @@ def test_our_own_options_are_told_from_the_requests() -> None:
     own, rest = split_options({"api": "responses", "temperature": 0, "requests_per_minute": 5, "timeout": 3})
     assert own == {"api": "responses", "requests_per_minute": 5}
     assert rest == {"temperature": 0, "timeout": 3}
+    assert split_options({"extra_body": None})[1] == {"extra_body": None}
     with pytest.raises(UsageError, match="extra_body= takes a dict"):
         split_options({"extra_body": "x"})
     with pytest.raises(UsageError, match="seed= cannot be sent as JSON"):
@@ -97,7 +98,16 @@ def test_our_own_options_are_told_from_the_requests() -> None:
 
 @pytest.mark.parametrize(
     ("name", "meant"),
-    [("scheme", "schema"), ("chunksize", "chunk_size"), ("tempreature", "temperature"), ("max_token", "max_tokens")],
+    [
+        ("scheme", "schema"),
+        ("chunksize", "chunk_size"),
+        ("tempreature", "temperature"),
+        ("max_token", "max_tokens"),
+        ("long_text", "long_texts"),
+        ("requests_per_minut", "requests_per_minute"),
+        ("time_out", "timeout"),
+        ("extra_header", "extra_headers"),
+    ],
 )
 def test_a_misspelt_option_is_refused_with_what_was_meant(name: str, meant: str) -> None:
     with pytest.raises(UsageError, match=rf"{name}= is no option that is known here: did you mean {meant}=\?"):
@@ -105,6 +115,14 @@ def test_a_misspelt_option_is_refused_with_what_was_meant(name: str, meant: str)
     assert split_options({"extra_body": {name: 1}})[1] == {"extra_body": {name: 1}}
 
 
-@pytest.mark.parametrize("name", ["models", "top_k", "store", "provider", "safe_prompt", "reasoning"])
+# Of OpenRouter, vLLM, llama.cpp, Groq, Mistral, Cohere and others; some are spelt much like fields of OpenAI's.
+FIELDS = (
+    *("models", "top_k", "store", "provider", "safe_prompt", "reasoning", "min_tokens", "repeat_penalty", "typical_p"),
+    *("reasoning_format", "stop_token_ids", "n_predict", "num_ctx", "guided_json", "prompt_logprobs", "echo", "inputs"),
+    *("length_penalty", "chat_template_kwargs", "enable_thinking", "random_seed", "prompt_cache_key", "instruction"),
+)
+
+
+@pytest.mark.parametrize("name", FIELDS)
 def test_fields_of_a_servers_own_pass(name: str) -> None:
     assert split_options({name: "x"})[1] == {name: "x"}
