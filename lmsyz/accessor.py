@@ -361,8 +361,9 @@ class ExtractionAccessor:
         verify_rows
             As in :meth:`extract`.
         long_texts, max_text_tokens, merge, base_url, client, **request_options
-            As in :meth:`extract`; its arguments that say how to ask and not what (``chunk_size``, ``max_workers``,
-            ``on_error``, ``progress``, ``background``, ``api_key``) change nothing here.
+            As in :meth:`extract`; arguments of it and of :meth:`batch` that say how to ask and not what
+            (``chunk_size``, ``max_workers``, ``on_error``, ``progress``, ``background``, ``api_key``, ``job_id``,
+            ``batch_root_dir``, ``max_requests_per_batch``) change nothing here.
 
         Returns
         -------

@@ -90,7 +90,7 @@ def split_options(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str,
     Raises
     ------
     UsageError
-        An option has the name of a part that lmsyz fills in, or is no JSON.
+        An option has the name of a part that lmsyz fills in or of another call's argument, is misspelt, or is no JSON.
     """
     own = {k: v for k, v in options.items() if k in OWN_OPTIONS}
     rest = {k: v for k, v in options.items() if k not in OWN_OPTIONS}
@@ -101,6 +101,9 @@ def split_options(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str,
         raise UsageError(
             "image_col= is for df.ie.extract, df.ie.batch, df.ie.stale and df.ie.panel; this call asks about texts"
         )
+    others = [name for name in ARGUMENTS if name in rest]
+    if others:
+        raise UsageError(f"{others[0]}= is an argument of another call and no part of a request: leave it out here")
     _refuse_misspelt(rest)
     taken = sorted(RESERVED_OPTIONS & {*rest, *extra})
     if taken:

@@ -27,8 +27,14 @@ PARTS = {
     "schema changed": ("schema_hash",),
     "options changed": ("options_hash",),
 }
-# Arguments of extract that say how to ask and not what, so that a call can be looked at by changing its name alone.
-HOW_NOT_WHAT = frozenset({"chunk_size", "max_workers", "on_error", "progress", "background", "api_key"})
+# Arguments of extract and batch that say how to ask and not what, so that a call can be looked at by changing its name
+# alone.
+HOW_NOT_WHAT = frozenset(
+    [
+        *("chunk_size", "max_workers", "on_error", "progress", "background", "api_key"),
+        *("job_id", "batch_root_dir", "max_requests_per_batch"),
+    ]
+)
 NEW, TEXT_CHANGED, AFRESH = "new row", "text changed", "asked afresh"
 ROW_CHANGED = "text or image changed"
 TOO_LONG, IN_PARTS = "too long for the model", "in parts"

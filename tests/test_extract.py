@@ -418,15 +418,24 @@ def test_extract_df_hands_on_what_it_is_told(sandbox: Any) -> None:
         lmsyz.extract_df(df, **(about | {"fresh": True, "api_key": "sk-invalid-key"}))
 
 
-def test_extract_df_asks_with_a_client_of_ones_own(sandbox: Any) -> None:
+@pytest.mark.parametrize("name", ["on_error", "dedupe", "verify_rows", "progress"])
+def test_extract_df_refuses_arguments_of_extract_that_it_does_not_have(sandbox_default: Any, name: str) -> None:
+    about: dict[str, Any] = {"prompt": PROMPT, "cache_path": "a.sqlite", "model": "sandbox-rules", name: True}
+    with pytest.raises(UsageError, match=f"{name}= is an argument of another call"):
+        lmsyz.extract_df(frame(2).assign(id=[1, 2]), **about)
+    assert n_requests(sandbox_default) == 0
+
+
+def test_extract_df_asks_with_a_client_of_ones_own_and_equal_texts_once(sandbox: Any) -> None:
     import openai
 
     with openai.OpenAI(api_key="mine", base_url=sandbox.openai_base_url) as client:
-        df = frame(3).assign(id=list("abc"))
+        df = pd.concat([frame(3), frame(3)]).assign(id=list("abcdef"))
         out = lmsyz.extract_df(
             df, prompt=PROMPT, cache_path="a.sqlite", model="sandbox-rules", schema=SCHEMA, client=client
         )
     assert out["digest"].tolist() == [digest(t) for t in df["text"]]
+    assert n_rows_asked(sandbox) == 3
 
 
 # --- stale ------------------------------------------------------------------------------------------
@@ -450,6 +459,7 @@ def test_stale_says_what_would_be_asked_and_why_and_sends_nothing(sandbox_defaul
     assert stale(schema={"tone": str}) == {("ask", "schema changed"): 6}
     assert stale(temperature=0) == {("ask", "options changed"): 6}
     assert stale(chunk_size=1, max_workers=2, on_error="drop", progress=False) == {("reuse", "same question"): 6}
+    assert stale(job_id="tone", batch_root_dir="jobs", max_requests_per_batch=9) == {("reuse", "same question"): 6}
     assert stale(prompt="Another.", ignore_prompt_hash=True) == {("reuse", "same question"): 6}
     df.loc[0, "text"] = "An edited text."
     df.loc[1, "text"] = None
@@ -487,6 +497,7 @@ def test_stale_says_what_would_be_asked_and_why_and_sends_nothing(sandbox_defaul
         ({"schema": "nowhere.json"}, "schema file 'nowhere.json' does not exist"),
         ({"schema": {"tone": "good|bad"}}, "tone"),
         ({"schema": {"ie_error": str}}, "ie_error"),
+        ({"job_id": "tone"}, "job_id= is an argument of another call and no part of a request"),
         ({"messages": []}, "messages= is a part of the request that lmsyz fills in itself"),
         ({"extra_body": {"stream": True}}, "stream= is a part"),
         ({"stop": {1, 2}}, "stop= cannot be sent as JSON"),
@@ -494,6 +505,7 @@ def test_stale_says_what_would_be_asked_and_why_and_sends_nothing(sandbox_defaul
         ({"max_tokens": 0}, "max_tokens= is a whole number from 1 up, got 0"),
         ({"max_tokens": 10**6, "model": "gpt-6-luna"}, "more than gpt-6-luna can write"),
         ({"timeout": -1}, "timeout= is the seconds"),
+        ({"timeout": pd.Timedelta("3s")}, "timeout= is the seconds"),
         ({"api_key": "sk-é"}, "holds a character that no key has"),
         ({"text_col": ["text", "text"]}, "names a column twice"),
         ({"client": object()}, "client= takes a client"),
