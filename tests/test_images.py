@@ -205,6 +205,14 @@ def test_the_panel_tells_of_rows_with_images(sandbox_default: Any, tmp_path: Pat
     assert panel.rows()["action"].tolist() == ["reuse"] * 2 + ["ask"] * 4
 
 
+def test_a_setting_of_fewer_rows_a_request_holds_for_images_too(
+    sandbox_default: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LMSYZ_CHUNK_SIZE", "1")
+    extract(frame(tmp_path, 3))
+    assert sandbox_default.stats()["n_requests"] == 3
+
+
 def test_a_call_that_asks_about_texts_alone_says_so(sandbox_default: Any, tmp_path: Path) -> None:
     df = frame(tmp_path, 1).assign(id=1)
     with pytest.raises(UsageError, match="image_col= is for"):

@@ -167,6 +167,18 @@ def test_the_manifest_says_what_an_appendix_needs_and_holds_no_text_and_no_key(s
     assert b"secret" not in Path("a.sqlite").read_bytes()
 
 
+def test_the_manifest_says_how_it_was_asked(sandbox_default: Any) -> None:
+    usual = {"chunk_size": 5, "dedupe": True, "fresh": False, "verify_rows": False, "ignore_prompt_hash": False}
+    mine = {"chunk_size": 3, "dedupe": False, "fresh": True, "verify_rows": True, "ignore_prompt_hash": True}
+    caps = {"max_workers": 2, "requests_per_minute": 6000, "tokens_per_minute": 10**7}
+    for asked in (usual, mine | caps):
+        frame(2).ie.extract(PROMPT, schema=SCHEMA, **asked)
+        manifest = last().manifest()
+        assert {name: manifest[name] for name in asked} == asked
+    frame(2).ie.extract(PROMPT, schema=SCHEMA)
+    assert {name: last().manifest()[name] for name in usual} == usual
+
+
 def test_a_run_can_be_read_back_from_the_store_long_after(sandbox_default: Any) -> None:
     frame(5).ie.extract(PROMPT, schema=SCHEMA, cache_path="a.sqlite")
     run = last()
