@@ -91,6 +91,7 @@ class BatchEngine:
         list of LmsyzError
             What went wrong with parts that stay where they are; calling again goes on from there.
         """
+        # How each came about is a screen of a notebook, and tells a user nothing that its words do not.
         errors: list[LmsyzError] = []
         for part in self.ledger.parts:
             if not part.state.is_open:
@@ -100,7 +101,7 @@ class BatchEngine:
                 if poll:
                     self._receive(part)
             except (ProviderError, BatchError) as error:
-                errors.append(error)
+                errors.append(error.with_traceback(None))
         return errors
 
     def cancel(self) -> list[LmsyzError]:
@@ -116,7 +117,7 @@ class BatchEngine:
             try:
                 self._cancel(part)
             except (ProviderError, BatchError) as error:
-                errors.append(error)
+                errors.append(error.with_traceback(None))
         return errors
 
     def _cancel(self, part: Part) -> None:

@@ -10,6 +10,8 @@ import re
 import stat
 import sys
 import time
+import traceback
+from collections.abc import Callable
 from datetime import timedelta, timezone
 from pathlib import Path
 from types import FrameType
@@ -727,6 +729,20 @@ def test_a_refusal_creates_nothing_and_says_so(server: Any, backend: str) -> Non
     job = submit(frame(), backend=backend)
     job.wait()
     assert paid_rows(server) == 12
+
+
+def test_an_error_of_a_job_is_raised_without_the_ways_through_the_engine(server: Any, backend: str) -> None:
+    def ways(call: Callable[[], object]) -> list[str]:
+        with pytest.raises(ProviderError) as raised:
+            call()
+        return [Path(way.filename).name for way in traceback.extract_tb(raised.value.__traceback__)]
+
+    assert ways(lambda: submit(frame(2), backend=backend, api_key="sk-invalid-key"))[-1] == "batch_submit.py"
+    server.set_faults(batch_s=1000)
+    job = submit(frame(4), backend=backend)
+    server.set_faults(batch_s=1000, server_error=1.0)
+    for call in (job.refresh, job.cancel):
+        assert ways(call)[-1] == "batch_job.py"
 
 
 def test_a_batch_that_the_provider_no_longer_knows_stops_and_asks(
