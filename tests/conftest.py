@@ -136,3 +136,26 @@ def sandbox_default(sandbox: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The same handle, and calls go there by default."""
     monkeypatch.setenv("LMSYZ_SANDBOX_URL", sandbox.url)
     return sandbox
+
+
+@pytest.fixture
+def server(sandbox_default: Any) -> Any:
+    """The same handle, with batches that end at once."""
+    sandbox_default.set_faults(batch_s=0.05)
+    return sandbox_default
+
+
+@pytest.fixture
+def quick_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A batch that is not listed at once is not coming; and nobody waits for seconds here."""
+    from lmsyz import batch, batch_job
+
+    monkeypatch.setattr(batch, "GRACE_S", 0.0)
+    monkeypatch.setattr(batch_job, "SHORTEST_POLL_S", 0.02)
+    monkeypatch.setenv("LMSYZ_PROGRESS", "false")
+
+
+@pytest.fixture(params=["openai", "anthropic"])
+def backend(request: pytest.FixtureRequest) -> str:
+    """Each of the two in turn."""
+    return str(request.param)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import hashlib
 import json
 import os
 import re
@@ -21,6 +20,7 @@ import openai
 import pandas as pd
 import pytest
 from cache_records import run_python
+from known_answers import digest
 from pydantic import BaseModel
 
 import lmsyz
@@ -30,12 +30,10 @@ from lmsyz.batch_ledger import Ledger, disk_error
 from lmsyz.batch_settle import part_run_id
 from lmsyz.errors import BatchError, ProviderError, RejectedError, UnavailableError, UsageError
 
+pytestmark = pytest.mark.usefixtures("quick_batches")
+
 PROMPT = "Give the digest of each text."
 SCHEMA = {"digest": str, "words": int}
-
-
-def digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def frame(n: int = 12) -> pd.DataFrame:
@@ -55,26 +53,6 @@ def rows_of(request: dict[str, Any]) -> list[dict[str, Any]]:
 def assert_all_home(df: pd.DataFrame, out: pd.DataFrame) -> None:
     assert out["ie_error"].isna().all(), out["ie_error"].value_counts()
     assert out["digest"].tolist() == [digest(t) for t in df["text"]]
-
-
-@pytest.fixture(params=["openai", "anthropic"])
-def backend(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A batch that is not listed at once is not coming; and nobody waits for seconds here."""
-    monkeypatch.setattr(batch, "GRACE_S", 0.0)
-    monkeypatch.setattr(batch_job, "SHORTEST_POLL_S", 0.02)
-    monkeypatch.setenv("LMSYZ_PROGRESS", "false")
-
-
-@pytest.fixture
-def server(sandbox_default: Any) -> Any:
-    """The sandbox, with batches that end at once."""
-    sandbox_default.set_faults(batch_s=0.05)
-    return sandbox_default
 
 
 # --- there and back ---------------------------------------------------------------------------------

@@ -18,13 +18,16 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from lmsyz import batch, batch_files, batch_frame, batch_job, batch_ledger, batch_settle
+from lmsyz import batch, batch_files, batch_frame, batch_ledger, batch_settle
 from lmsyz.batch_job import BatchJob
 from lmsyz.cache import SqliteCache
 from lmsyz.providers.anthropic_batches import AnthropicBatches
 from lmsyz.providers.openai_batches import OpenAIBatches
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+pytestmark = [
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork"),
+    pytest.mark.usefixtures("quick_batches"),
+]
 
 PROMPT, SCHEMA = "Give the digest of each text.", {"digest": str}
 DF = pd.DataFrame({"text": [f"Row {i} is one of a dozen." for i in range(12)]})
@@ -42,14 +45,6 @@ STEPS: list[tuple[Any, str]] = [
         for name in ("upload", "create", "retrieve", "download")
     ),
 ]
-
-
-@pytest.fixture(autouse=True)
-def no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A batch that is not listed at once is not coming; and nobody waits for seconds here."""
-    monkeypatch.setattr(batch, "GRACE_S", 0.0)
-    monkeypatch.setattr(batch_job, "SHORTEST_POLL_S", 0.05)
-    monkeypatch.setenv("LMSYZ_PROGRESS", "false")
 
 
 def run_job(backend: str) -> BatchJob:

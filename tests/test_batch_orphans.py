@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from lmsyz import batch, batch_job
+from lmsyz import batch
 from lmsyz.batch import BatchEngine
 from lmsyz.batch_job import BatchJob
 from lmsyz.batch_ledger import Ledger
@@ -18,21 +18,11 @@ from lmsyz.batch_setup import make_engine
 from lmsyz.batch_submit import submit_batch
 from lmsyz.errors import UnavailableError
 
+pytestmark = pytest.mark.usefixtures("quick_batches")
+
 PROMPT, SCHEMA = "Give the digest of each text.", {"digest": str}
 DF = pd.DataFrame({"text": [f"Row {i} is one of a dozen." for i in range(12)]})
 HOUR_S = 3600.0
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batch, "GRACE_S", 0.0)
-    monkeypatch.setattr(batch_job, "SHORTEST_POLL_S", 0.02)
-    monkeypatch.setenv("LMSYZ_PROGRESS", "false")
-
-
-@pytest.fixture(params=["openai", "anthropic"])
-def backend(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
 
 
 def unheard(server: Any, backend: str, clock: Callable[[], float]) -> BatchJob:

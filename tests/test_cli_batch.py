@@ -44,13 +44,6 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batch_job, "SHORTEST_POLL_S", 0.02)
 
 
-@pytest.fixture
-def server(sandbox_default: Any) -> Any:
-    """The sandbox, with batches that end at once."""
-    sandbox_default.set_faults(batch_s=0.05)
-    return sandbox_default
-
-
 @pytest.fixture(autouse=True)
 def files(clean_env: None) -> None:
     """The same rows in three formats, a schema and a prompt, in the working directory."""

@@ -7,7 +7,6 @@ import csv
 import io
 import re
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
@@ -16,7 +15,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lmsyz
-from lmsyz import batch, batch_job
 from lmsyz.cli import main
 from lmsyz.csv_guard import STARTS, guarded_frame
 
@@ -129,15 +127,10 @@ def test_a_guarded_frame_keeps_types_and_what_is_no_formula() -> None:
     assert frame["tone"].tolist() == ["-1", "good"]
 
 
+@pytest.mark.usefixtures("server", "quick_batches")
 @pytest.mark.parametrize("to", ["-", "out.csv"])
 @pytest.mark.parametrize("safe", [True, False])
-def test_a_batchs_results_can_be_made_safe_for_a_spreadsheet(
-    sandbox_default: Any, monkeypatch: pytest.MonkeyPatch, to: str, safe: bool
-) -> None:
-    monkeypatch.setattr(batch, "GRACE_S", 0.0)
-    monkeypatch.setattr(batch_job, "SHORTEST_POLL_S", 0.02)
-    monkeypatch.setenv("LMSYZ_PROGRESS", "false")
-    sandbox_default.set_faults(batch_s=0.01)
+def test_a_batchs_results_can_be_made_safe_for_a_spreadsheet(to: str, safe: bool) -> None:
     df = pd.DataFrame({"text": ["=HYPERLINK(1) is the whole sentence."]}, index=pd.Index(["=1+1"], name="@name"))
     df.ie.batch("Give the first sentence.", schema={"summary": str}, job_id="j").wait(timeout=60)
     options = [*(["--safe-csv"] if safe else []), *(["--out", to] if to != "-" else [])]

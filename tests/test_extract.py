@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from cache_records import seed_file
+from known_answers import digest
 from pydantic import BaseModel, field_validator
 
 import lmsyz
@@ -20,10 +20,6 @@ from lmsyz.task import compute_prompt_hash
 PROMPT = "Classify the tone of each sentence."
 SCHEMA = {"tone": ["positive", "neutral", "negative"], "digest": str, "words": int}
 SENTENCES = ["Great results, we are delighted.", "A terrible, sad loss.", "The meeting is on Tuesday."]
-
-
-def digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def frame(n: int = 12) -> pd.DataFrame:
@@ -36,11 +32,6 @@ def n_requests(handle: Any) -> int:
 
 def n_rows_asked(handle: Any) -> int:
     return int(handle.stats()["n_rows"])
-
-
-@pytest.fixture(params=["openai", "anthropic"])
-def backend(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
 
 
 # --- the main job -----------------------------------------------------------------------------------

@@ -14,10 +14,12 @@ import pandas as pd
 import pytest
 
 import lmsyz
-from lmsyz import batch, batch_job
+from lmsyz import batch_job
 from lmsyz.errors import BatchError, MissingKeyError, ProviderError, UsageError
 from lmsyz.providers.anthropic_batches import AnthropicBatches
 from lmsyz.providers.openai_batches import OpenAIBatches
+
+pytestmark = pytest.mark.usefixtures("quick_batches")
 
 PROMPT = """\
 Code the tone of each text.
@@ -77,21 +79,6 @@ def seed(request: pytest.FixtureRequest) -> Seed:
     backend = str(request.param)
     kinds = {"openai": lmsyz.OpenAIBatchExtractor, "anthropic": lmsyz.AnthropicBatchExtractor}
     return Seed(backend=backend, kind=kinds[backend], root="jobs")
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A batch that is not listed at once is not coming; and nobody waits for seconds here."""
-    monkeypatch.setattr(batch, "GRACE_S", 0.0)
-    monkeypatch.setattr(batch_job, "SHORTEST_POLL_S", 0.02)
-    monkeypatch.setenv("LMSYZ_PROGRESS", "false")
-
-
-@pytest.fixture
-def server(sandbox_default: Any) -> Any:
-    """The sandbox, with batches that end at once."""
-    sandbox_default.set_faults(batch_s=0.05)
-    return sandbox_default
 
 
 def numbered(n: int, first: int = 0) -> pd.DataFrame:

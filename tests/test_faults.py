@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from functools import partial
 from typing import Any
 
 import pandas as pd
 import pytest
+from known_answers import digest
 
 import lmsyz
 from lmsyz.errors import ProviderError, RateLimitError, RejectedError, UnavailableError
@@ -24,10 +24,6 @@ STORM = {
     "duplicated": 0.02,
     "foreign": 0.02,
 }
-
-
-def digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def frame(n: int) -> pd.DataFrame:

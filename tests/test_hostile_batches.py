@@ -15,23 +15,17 @@ from hypothesis import strategies as st
 from scripted_server import REPLIES
 
 import lmsyz
-from lmsyz import batch, batch_job
 from lmsyz.batch_job import BatchJob
 from lmsyz.errors import LmsyzError, MalformedError, UnavailableError
 from lmsyz.providers import batches_of, wire
+
+pytestmark = pytest.mark.usefixtures("quick_batches")
 
 BACKENDS = ("openai", "anthropic")
 both = pytest.mark.parametrize("backend", BACKENDS)
 KEY = "sk-hostile-0123456789abcdef"
 DIGITS = "9" * 5000
 FRAME = pd.DataFrame({"id": ["r1", "r2"], "text": ["The first text.", "The second text."]})
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batch, "GRACE_S", 0.0)
-    monkeypatch.setattr(batch_job, "SHORTEST_POLL_S", 0.02)
-    monkeypatch.setenv("LMSYZ_PROGRESS", "false")
 
 
 def created(backend: str, **changes: Any) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from openai.types.responses import ResponseInputContentParam
 from pydantic import TypeAdapter
 
 import lmsyz
-from lmsyz import batch, batch_job, images
+from lmsyz import images
 from lmsyz.batch_job import BatchJob
 from lmsyz.cache import SqliteCache
 from lmsyz.cache_rows import RowFilter
@@ -33,6 +33,8 @@ from lmsyz.providers.images import image_limits
 from lmsyz.rows import Rows, text_key
 from lmsyz.task import Task
 
+pytestmark = pytest.mark.usefixtures("quick_batches")
+
 PROMPT = "Give the digests."
 SCHEMA = {"digest": str, "image_sha256": str}
 ALONE = {"image_sha256": str}
@@ -44,13 +46,6 @@ LIMITS = ImageLimits(n_images=3, n_bytes=1000, n_bytes_each=10_000)
 def where(request: pytest.FixtureRequest) -> dict[str, str]:
     backend, api = request.param
     return {"backend": backend, "api": api}
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batch, "GRACE_S", 0.0)
-    monkeypatch.setattr(batch_job, "SHORTEST_POLL_S", 0.02)
-    monkeypatch.setenv("LMSYZ_PROGRESS", "false")
 
 
 def frame(folder: Path, n: int = 6) -> pd.DataFrame:
@@ -486,12 +481,6 @@ def submit(df: pd.DataFrame, **about: Any) -> BatchJob:
     options: dict[str, Any] = {"schema": SCHEMA, "image_col": "image", "cache_path": "c.sqlite"} | about
     job: BatchJob = df.ie.batch(PROMPT, **options)
     return job
-
-
-@pytest.fixture
-def server(sandbox_default: Any) -> Any:
-    sandbox_default.set_faults(batch_s=0.05)
-    return sandbox_default
 
 
 def test_a_batch_brings_home_what_a_live_call_would(server: Any, tmp_path: Path, where: dict[str, str]) -> None:

@@ -15,7 +15,6 @@ from click.testing import CliRunner
 from pydantic import BaseModel
 
 import lmsyz
-from lmsyz import batch, batch_job
 from lmsyz.batch_job import BatchJob
 from lmsyz.cli import main
 from lmsyz.errors import UsageError
@@ -26,6 +25,8 @@ from lmsyz.place import find_place, make_task
 from lmsyz.sandbox.faults import refuses
 from lmsyz.settings import load_settings
 from lmsyz.text_parts import cut_text
+
+pytestmark = pytest.mark.usefixtures("quick_batches")
 
 PROMPT = "Give the digest of each text."
 SCHEMA = {"digest": str, "keywords": [str], "words": int}
@@ -68,25 +69,6 @@ def asked_alone(df: pd.DataFrame, parts: Sequence[str], **about: Any) -> list[di
     """What the model says of each part where it is a row of its own."""
     out = frame(*parts).ie.extract(PROMPT, schema=SCHEMA, cache_path="alone.sqlite", **about)
     return list(out.drop(columns="ie_error").astype(object).to_dict("records"))
-
-
-@pytest.fixture(params=["openai", "anthropic"])
-def backend(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batch, "GRACE_S", 0.0)
-    monkeypatch.setattr(batch_job, "SHORTEST_POLL_S", 0.02)
-    monkeypatch.setenv("LMSYZ_PROGRESS", "false")
-
-
-@pytest.fixture
-def server(sandbox_default: Any) -> Any:
-    """The sandbox, with batches that end at once."""
-    sandbox_default.set_faults(batch_s=0.05)
-    return sandbox_default
 
 
 # --- refused ----------------------------------------------------------------------------------------

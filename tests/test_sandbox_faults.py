@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import http.client
 import json
 import threading
@@ -13,6 +12,7 @@ from typing import Any
 import anthropic
 import openai
 import pytest
+from known_answers import digest
 from sandbox_http import (
     Answered,
     ask_chat,
@@ -32,10 +32,6 @@ from lmsyz.sandbox.limits import Limits
 
 DIGEST = row_schema({"digest": {"type": "string"}})
 TEXTS = [f"Text number {i} of many." for i in range(10)]
-
-
-def digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def packed(n: int, size: int = 10) -> list[str]:

@@ -9,6 +9,7 @@ import anthropic
 import openai
 import pandas as pd
 import pytest
+from known_answers import check_right, firms, wait
 from sandbox_batches import create, ended, line, lines_of, requests
 
 import lmsyz
@@ -16,7 +17,6 @@ from lmsyz.errors import ProviderError, UnavailableError, UsageError
 from lmsyz.sandbox import Faults
 
 BACKENDS = ["openai", "anthropic"]
-FIRMS = ("Acme Corp", "Beta Inc", "Gamma Ltd", "Delta Corp", "Epsilon Inc", "Zeta Ltd")
 
 
 @pytest.fixture(autouse=True)
@@ -24,30 +24,10 @@ def _by_default(sandbox_default: Any) -> None:
     """Calls go to the sandbox."""
 
 
-def frame(n: int) -> pd.DataFrame:
-    return pd.DataFrame({"text": [f"{FIRMS[i % 6]} paid {i} dollars." for i in range(n)]})
-
-
 def submit(backend: str, df: pd.DataFrame, **options: Any) -> lmsyz.BatchJob:
     options = {"schema": {"company": str}, "chunk_size": 1, "progress": False, "job_id": "job"} | options
     job: lmsyz.BatchJob = df.ie.batch("Name the company.", backend=backend, **options)
     return job
-
-
-def wait(job: lmsyz.BatchJob) -> pd.DataFrame:
-    status = job.wait(interval=0.05, timeout=120)
-    assert status.is_done, status
-    assert status.n_pending == 0
-    return job.results()
-
-
-def check_right(df: pd.DataFrame, out: pd.DataFrame) -> pd.Series:
-    """Every row is there, and has the answer of its own text or a reason; return who has an answer."""
-    assert out.index.equals(df.index)
-    good = out["ie_error"].isna()
-    assert all(text.startswith(firm) for text, firm in zip(df.loc[good, "text"], out.loc[good, "company"], strict=True))
-    assert out.loc[~good, "company"].isna().all()
-    return good
 
 
 def times_paid(sandbox: Any, df: pd.DataFrame) -> list[int]:
@@ -69,7 +49,7 @@ def let_days_pass(job: lmsyz.BatchJob) -> None:
 
 
 def test_a_cancelled_batch_whose_answers_are_dropped_says_so_and_its_rows_can_be_asked_again(sandbox: Any) -> None:
-    df = frame(20)
+    df = firms(20)
     sandbox.set_faults(batch_s=100, cancelled_files_gone=True)
     job = submit("openai", df)
     sandbox.advance(50)
@@ -93,7 +73,7 @@ def test_a_cancelled_batch_whose_answers_are_dropped_says_so_and_its_rows_can_be
 def test_a_batch_over_a_lower_limit_is_refused_and_sent_in_smaller_ones(
     sandbox: Any, backend: str, is_loose: bool
 ) -> None:
-    df = frame(5)
+    df = firms(5)
     sandbox.set_faults(batch_s=0, max_batch_requests=3, loose_batches=is_loose)
     with pytest.raises(ProviderError, match="at most 3 items, not 5") as caught:
         submit(backend, df)
@@ -111,7 +91,7 @@ def test_a_batch_over_a_lower_limit_is_refused_and_sent_in_smaller_ones(
 def test_a_batch_that_never_ends_can_be_given_up_and_asked_again(
     sandbox: Any, backend: str, is_cancelled: bool
 ) -> None:
-    df = frame(3)
+    df = firms(3)
     sandbox.set_faults(batch_s=10, batch_stuck=True, loose_batches=is_cancelled)
     job = submit(backend, df)
     if is_cancelled:
@@ -137,7 +117,7 @@ def test_a_batch_that_never_ends_can_be_given_up_and_asked_again(
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_loose_results_come_home_each_to_its_row(sandbox: Any, backend: str) -> None:
-    df = frame(12)
+    df = firms(12)
     sandbox.set_faults(batch_s=0, loose_batches=True)
     job = submit(backend, df, chunk_size=2)
     assert check_right(df, wait(job)).all()
@@ -147,7 +127,7 @@ def test_loose_results_come_home_each_to_its_row(sandbox: Any, backend: str) -> 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_flat_errors_are_the_reasons_of_their_rows_which_alone_are_asked_again(sandbox: Any, backend: str) -> None:
-    df = frame(30)
+    df = firms(30)
     sandbox.set_faults(batch_s=0, loose_batches=True, batch_errors=0.4)
     job = submit(backend, df)
     out = wait(job)
@@ -165,7 +145,7 @@ def test_flat_errors_are_the_reasons_of_their_rows_which_alone_are_asked_again(s
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_what_was_not_run_of_a_loose_batch_says_that_it_expired(sandbox: Any, backend: str) -> None:
-    df = frame(10)
+    df = firms(10)
     sandbox.set_faults(batch_s=0, loose_batches=True, batch_expires_at=0.5)
     out = wait(submit(backend, df))
     good = check_right(df, out)
@@ -175,7 +155,7 @@ def test_what_was_not_run_of_a_loose_batch_says_that_it_expired(sandbox: Any, ba
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_broken_download_is_begun_anew_where_a_range_is_ignored(sandbox: Any, backend: str, tmp_path: Any) -> None:
-    df = frame(60)
+    df = firms(60)
     sandbox.set_faults(batch_s=0, loose_batches=True)
     job = submit(backend, df)
     sandbox.set_faults(batch_s=0, loose_batches=True, broken_download=1.0)
@@ -190,7 +170,7 @@ def test_a_broken_download_is_begun_anew_where_a_range_is_ignored(sandbox: Any, 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_create_that_only_a_loose_server_heard_of_is_found_again(sandbox: Any, backend: str) -> None:
-    df = frame(3)
+    df = firms(3)
     sandbox.set_faults(batch_s=0, loose_batches=True, create_timeout=1.0)
     with pytest.raises(UnavailableError):
         submit(backend, df)

@@ -22,12 +22,13 @@ import pytest
 from nbclient import NotebookClient
 
 import lmsyz
-from lmsyz import batch, batch_job
 from lmsyz.errors import RejectedError
 from lmsyz.place import find_place
 from lmsyz.settings import load_settings
 from lmsyz.widgets.cache_model import CacheModel
 from lmsyz.widgets.cache_view import CacheView
+
+pytestmark = pytest.mark.usefixtures("quick_batches")
 
 BACKENDS = ("openai", "anthropic")
 PROMPT = "Give the digest of each text."
@@ -113,13 +114,6 @@ def diary(tmp_path: Path) -> Iterator[None]:
             logger.setLevel(level)
         logging.getLogger().removeHandler(handler)
         handler.close()
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batch, "GRACE_S", 0.0)
-    monkeypatch.setattr(batch_job, "SHORTEST_POLL_S", 0.02)
-    monkeypatch.setenv("LMSYZ_PROGRESS", "false")
 
 
 def of_a_run(run: Any) -> list[str]:

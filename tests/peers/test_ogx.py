@@ -12,6 +12,7 @@ from typing import Any
 import anthropic
 import pandas as pd
 import pytest
+from known_answers import FIRMS, check_right, firms, wait
 
 import lmsyz
 from lmsyz.errors import ProviderError, UnavailableError
@@ -20,7 +21,6 @@ pytestmark = [pytest.mark.peer, pytest.mark.timeout(600)]  # the first of them m
 
 BACKENDS = ["openai", "anthropic"]
 PROMPT, SCHEMA = "Name the company.", {"company": str}
-FIRMS = ("Acme Corp", "Beta Inc", "Gamma Ltd", "Delta Corp", "Epsilon Inc", "Zeta Ltd")
 LONG = "Omega Corp lost money again and again and again. " * 300
 OTHER_KERNEL = """
 import sys
@@ -32,31 +32,11 @@ df.ie.batch("Name the company.", backend=sys.argv[1], base_url=sys.argv[2], job_
 """
 
 
-def frame(n: int) -> pd.DataFrame:
-    return pd.DataFrame({"text": [f"{FIRMS[i % 6]} paid {i} dollars." for i in range(n)]})
-
-
 def submit(ogx: Any, backend: str, df: pd.DataFrame, **options: Any) -> lmsyz.BatchJob:
     options = {"model": "up/sandbox-rules", "chunk_size": 1, "job_id": "job"} | options
     where = {"backend": backend, "base_url": ogx.base_url(backend), "api_key": "no-key"}
     job: lmsyz.BatchJob = df.ie.batch(PROMPT, schema=SCHEMA, progress=False, **where, **options)
     return job
-
-
-def wait(job: lmsyz.BatchJob) -> pd.DataFrame:
-    status = job.wait(interval=0.05, timeout=120)
-    assert status.is_done, status
-    assert status.n_pending == 0
-    return job.results()
-
-
-def check_right(df: pd.DataFrame, out: pd.DataFrame) -> pd.Series:
-    """Every row is there, and has the answer of its own text or a reason; return who has an answer."""
-    assert out.index.equals(df.index)
-    good = out["ie_error"].isna()
-    assert all(text.startswith(firm) for text, firm in zip(df.loc[good, "text"], out.loc[good, "company"], strict=True))
-    assert out.loc[~good, "company"].isna().all()
-    return good
 
 
 def times_answered(sandbox: Any, df: pd.DataFrame) -> list[int]:
@@ -67,7 +47,7 @@ def times_answered(sandbox: Any, df: pd.DataFrame) -> list[int]:
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_every_row_comes_home_with_its_own_answer_and_was_asked_once(ogx: Any, sandbox: Any, backend: str) -> None:
-    df = frame(12)
+    df = firms(12)
     job = submit(ogx, backend, df, chunk_size=2, max_requests_per_batch=4)
     assert check_right(df, wait(job)).all()
     assert times_answered(sandbox, df) == [1] * 12
@@ -76,14 +56,14 @@ def test_every_row_comes_home_with_its_own_answer_and_was_asked_once(ogx: Any, s
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_texts_with_every_kind_of_line_break_and_script_come_home(ogx: Any, backend: str) -> None:
-    df = frame(4)
+    df = firms(4)
     df["text"] += ["\u2028\u2029\x85\r\n\t", ' "quoted" \\ {}', " Größe, 北京, 🙂, e\u0301", " <b>&amp;</b>"]
     assert check_right(df, wait(submit(ogx, backend, df, chunk_size=2))).all()
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_the_same_call_again_sends_nothing(ogx: Any, sandbox: Any, backend: str) -> None:
-    df = frame(3)
+    df = firms(3)
     wait(submit(ogx, backend, df))
     assert check_right(df, wait(submit(ogx, backend, df))).all()
     assert times_answered(sandbox, df) == [1] * 3
@@ -106,20 +86,20 @@ def test_a_request_that_fails_fails_alone_and_is_asked_again_alone(ogx: Any, san
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_reply_that_was_cut_is_truncated_and_never_an_answer(ogx: Any, sandbox: Any, backend: str) -> None:
     sandbox.set_faults(max_output_tokens=3)
-    out = wait(submit(ogx, backend, frame(2)))
+    out = wait(submit(ogx, backend, firms(2)))
     assert out["ie_error"].str.startswith("truncated").all()
     assert out["company"].isna().all()
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_model_that_is_not_there_is_named_in_every_row(ogx: Any, backend: str) -> None:
-    out = wait(submit(ogx, backend, frame(3), model="nobody"))
+    out = wait(submit(ogx, backend, firms(3), model="nobody"))
     assert out["ie_error"].str.contains("Model 'nobody'").all()
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_what_is_cancelled_in_time_is_not_paid_and_can_be_asked_again(ogx: Any, sandbox: Any, backend: str) -> None:
-    df = frame(5)
+    df = firms(5)
     sandbox.set_faults(latency_s=60)
     job = submit(ogx, backend, df, max_requests_per_batch=2)
     job.cancel()
@@ -143,7 +123,7 @@ def stopped_halfway(ogx: Any, sandbox: Any, backend: str, df: pd.DataFrame) -> l
 
 
 def test_what_was_answered_before_a_cancel_comes_home_and_is_not_asked_again(ogx: Any, sandbox: Any) -> None:
-    df = frame(200)
+    df = firms(200)
     job = stopped_halfway(ogx, sandbox, "anthropic", df)
     out = wait(job)
     good = check_right(df, out)
@@ -157,7 +137,7 @@ def test_what_was_answered_before_a_cancel_comes_home_and_is_not_asked_again(ogx
 
 
 def test_answers_that_the_server_drops_with_a_cancelled_batch_are_said_to_be_lost(ogx: Any, sandbox: Any) -> None:
-    df = frame(200)
+    df = firms(200)
     job = stopped_halfway(ogx, sandbox, "openai", df)
     out = wait(job)
     assert not check_right(df, out).any()
@@ -169,7 +149,7 @@ def test_answers_that_the_server_drops_with_a_cancelled_batch_are_said_to_be_los
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_job_of_one_kernel_is_collected_by_another(ogx: Any, sandbox: Any, backend: str) -> None:
-    df = frame(4)
+    df = firms(4)
     line = [sys.executable, "-c", OTHER_KERNEL, backend, ogx.base_url(backend), *df["text"]]
     subprocess.run(line, check=True, capture_output=True)
     assert check_right(df, wait(lmsyz.BatchJob.load("job", api_key="no-key"))).all()
@@ -178,7 +158,7 @@ def test_a_job_of_one_kernel_is_collected_by_another(ogx: Any, sandbox: Any, bac
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_batch_whose_creation_was_not_written_down_is_found_again(ogx: Any, sandbox: Any, backend: str) -> None:
-    df = frame(3)
+    df = firms(3)
     submit(ogx, backend, df, job_id="lost")
     forget_that_it_was_created(Path("batch_jobs", "lost", "job.json"))
     if backend == "anthropic":
@@ -201,7 +181,7 @@ def wait_until_the_last_batch_ended(ogx: Any) -> None:
 
 
 def test_a_batch_that_is_too_large_is_refused_and_sent_in_smaller_ones(ogx: Any, sandbox: Any) -> None:
-    df = frame(1001)  # OGX takes 1,000 in one of Anthropic's
+    df = firms(1001)  # OGX takes 1,000 in one of Anthropic's
     with pytest.raises(ProviderError, match="at most 1000 items") as caught:
         submit(ogx, "anthropic", df)
     assert any("max_requests_per_batch=" in note for note in caught.value.__notes__)
@@ -216,7 +196,7 @@ def test_a_batch_that_is_too_large_is_refused_and_sent_in_smaller_ones(ogx: Any,
 def test_a_batch_that_a_crash_of_the_server_left_behind_can_be_given_up_and_asked_again(
     ogx: Any, sandbox: Any, backend: str
 ) -> None:
-    df = frame(3)
+    df = firms(3)
     sandbox.set_faults(latency_s=60)
     job = submit(ogx, backend, df)
     ogx.kill()
@@ -251,6 +231,6 @@ def test_an_endpoint_that_it_does_not_serve_in_batches_is_refused_before_anythin
     ogx: Any, sandbox: Any
 ) -> None:
     with pytest.raises(ProviderError, match="Invalid endpoint: /v1/responses"):
-        submit(ogx, "openai", frame(2), api="responses")
-    assert times_answered(sandbox, frame(2)) == [0, 0]
+        submit(ogx, "openai", firms(2), api="responses")
+    assert times_answered(sandbox, firms(2)) == [0, 0]
     assert lmsyz.BatchJob.load("job", api_key="no-key").cancel().is_done
