@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import signal
 import socket
@@ -15,6 +14,7 @@ from typing import Any
 
 import pytest
 from hypothesis import settings
+from offline.loopback import guards
 
 PACKAGES = ("pandas", "openai", "anthropic", "ipywidgets", "pydantic", "tenacity")
 SETTINGS = ("OPENAI_", "ANTHROPIC_", "LMSYZ_")
@@ -31,7 +31,6 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _strangers: list[str] = []
-_connect, _connect_ex, _getaddrinfo = socket.socket.connect, socket.socket.connect_ex, socket.getaddrinfo
 
 
 def pytest_report_header() -> str:
@@ -40,19 +39,7 @@ def pytest_report_header() -> str:
     return ", ".join([f"SQLite {sqlite3.sqlite_version}", *versions])
 
 
-def is_this_machine(host: object) -> bool:
-    """Whether a host is loopback, by name or address."""
-    if host in (None, "", b"", "localhost", b"localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(str(host)).is_loopback
-    except ValueError:
-        return False
-
-
 def _refuse(host: object) -> None:
-    if is_this_machine(host):
-        return
     if str(host).endswith(".invalid"):
         # Reserved never to exist, so a test may use it; what the resolver would say, without asking it.
         raise socket.gaierror(socket.EAI_NONAME, f"{host} does not exist")
@@ -61,29 +48,11 @@ def _refuse(host: object) -> None:
     raise ConnectionRefusedError(f"tests reach this machine only, not {host}")
 
 
-def _guarded_connect(self: socket.socket, address: Any) -> None:
-    if self.family in (socket.AF_INET, socket.AF_INET6):
-        _refuse(address[0])
-    _connect(self, address)
-
-
-def _guarded_connect_ex(self: socket.socket, address: Any) -> int:
-    if self.family in (socket.AF_INET, socket.AF_INET6):
-        _refuse(address[0])
-    return _connect_ex(self, address)
-
-
-def _guarded_getaddrinfo(host: Any, *args: Any, **kwargs: Any) -> Any:
-    _refuse(host)
-    return _getaddrinfo(host, *args, **kwargs)
-
-
 @pytest.fixture(scope="session", autouse=True)
 def _loopback_guard() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(socket.socket, "connect", _guarded_connect)
-        patch.setattr(socket.socket, "connect_ex", _guarded_connect_ex)
-        patch.setattr(socket, "getaddrinfo", _guarded_getaddrinfo)
+        for owner, name, guarded in guards(_refuse):
+            patch.setattr(owner, name, guarded)
         yield
 
 

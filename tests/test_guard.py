@@ -13,10 +13,17 @@ import pytest
 def test_no_test_reaches_another_host(strangers: list[str]) -> None:
     with pytest.raises(ConnectionRefusedError, match=r"not 192\.0\.2\.1"), socket.socket() as there:
         there.connect(("192.0.2.1", 80))
+    with pytest.raises(ConnectionRefusedError, match=r"not 192\.0\.2\.2"), socket.socket() as there:
+        there.connect_ex(("192.0.2.2", 80))
     with pytest.raises(OSError, match=r"not example\.com"):
         urllib.request.urlopen("http://example.com/", timeout=1)
-    assert strangers == ["192.0.2.1", "example.com"]
+    assert strangers == ["192.0.2.1", "192.0.2.2", "example.com"]
     strangers.clear()
+
+
+def test_a_name_that_never_exists_is_no_stranger() -> None:
+    with pytest.raises(socket.gaierror, match=r"far\.invalid does not exist"):
+        socket.create_connection(("far.invalid", 80))
 
 
 def test_a_test_may_reach_this_machine() -> None:
