@@ -294,9 +294,17 @@ class BatchJob:
         planned, rows = self._unanswered(ledger)
         if planned.ask:
             connection, index = can_build(self._connected(), self.job_id), self._frame(ledger)[1]
-            about = (connection.task, connection.place, rows, planned, index)
-            how = {"chunk_size": ledger.chunk_size, "token_budget": ledger.token_budget, "after": ledger.fresh_after}
-            run_rows(*about, path=Path(ledger.cache_path), **how).result()
+            run_rows(
+                connection.task,
+                connection.place,
+                rows,
+                planned,
+                index,
+                path=Path(ledger.cache_path),
+                chunk_size=ledger.chunk_size,
+                token_budget=ledger.token_budget,
+                after=ledger.fresh_after,
+            ).result()
         return self.results()
 
     def adopt(self, part: int, remote: str) -> BatchStatus:

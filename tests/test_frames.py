@@ -65,7 +65,7 @@ def test_values_that_are_no_text_are_sent_as_text() -> None:
     values = [1, 2.5, True, day, ["a", 1], {"k": "é"}, "\ud83d", [day], ("a", None), np.array([1, 2])]
     rows = read_rows(pd.DataFrame({"text": pd.Series(values, dtype=object)}), "text")
     assert rows.texts[:7] == ["1", "2.5", "True", "2024-01-02", '["a", 1]', '{"k": "é"}', "�"]
-    assert rows.texts[7:] == ['["2024-01-02"]', "('a', None)", "[1 2]"]
+    assert rows.texts[7:] == ['["2024-01-02"]', "('a', None)", "[1, 2]"]
 
 
 def test_equal_texts_share_a_key_unless_each_is_asked_on_its_own() -> None:
@@ -284,7 +284,6 @@ def test_the_seeds_iterator_refuses_what_extract_refuses(about: dict[str, Any], 
     df = pd.DataFrame({"id": [1, 2], "text": ["a", "b"], "twice": [1, 1]})
     with pytest.raises(UsageError, match=words):
         DataFrameIterator(df, **({"id_col": "id", "text_col": "text"} | about))
-
 
 
 def test_an_array_is_the_text_that_its_list_is_and_whole() -> None:
