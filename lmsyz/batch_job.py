@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import random
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, SupportsFloat
 
 from lmsyz.batch import BatchEngine
 from lmsyz.batch_files import read_failures, read_texts
@@ -212,6 +213,8 @@ class BatchJob:
 
         Raises
         ------
+        UsageError
+            ``interval`` is no number of seconds.
         BatchError
             Only a person can tell how to go on.
         ProviderError
@@ -219,6 +222,7 @@ class BatchJob:
         RunInterrupted
             The cell was interrupted. The job goes on at the provider.
         """
+        _check_interval(interval)
         started, status = time.monotonic(), self.status()
         with ProgressBar(status.n_requests, status.n_requests_done, show=self._show_progress, unit="request") as bar:
             try:
@@ -496,6 +500,12 @@ def _ask_where_stuck(status: BatchStatus) -> None:
             f" is yours, job.adopt({part.n}, {part.candidates[0]!r}); if none is, job.create_again({part.n}). Once it"
             " has ended its results will tell, so waiting until then and calling job.wait() again decides it too."
         )
+
+
+def _check_interval(interval: object) -> None:
+    if interval is None or (isinstance(interval, SupportsFloat) and 0 <= float(interval) <= threading.TIMEOUT_MAX):
+        return
+    raise UsageError(f"interval= is the seconds between two looks, a number from 0 up; got {interval!r:.60}")
 
 
 def _pause_s(status: BatchStatus, interval: float | None, left: float | None) -> float:

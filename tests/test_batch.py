@@ -16,6 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import numpy as np
 import openai
 import pandas as pd
 import pytest
@@ -734,6 +735,15 @@ def test_a_batch_that_the_provider_no_longer_knows_stops_and_asks(
         job.refresh()
     job.give_up(1)
     assert job.results()["ie_error"].str.contains("given up").all()
+
+
+@pytest.mark.parametrize("interval", [-1, float("nan"), float("inf"), "5"])
+def test_an_interval_that_cannot_be_is_refused_before_anything_is_asked(server: Any, interval: Any) -> None:
+    job = submit(frame(2))
+    with pytest.raises(UsageError, match="interval= is the seconds between two looks"):
+        job.wait(interval)
+    assert not job.status().is_done
+    assert job.wait(np.int64(0)).is_done
 
 
 # --- the folder -------------------------------------------------------------------------------------
