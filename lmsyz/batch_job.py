@@ -17,7 +17,7 @@ from lmsyz.batch import BatchEngine
 from lmsyz.batch_files import read_failures, read_texts
 from lmsyz.batch_frame import FrameFile
 from lmsyz.batch_ledger import Ledger, Part, PartState, check_job_id, ledgers_in, locked
-from lmsyz.batch_setup import Connection, add_parts, can_build, keys_of, make_engine, reconnect, stored_task, told
+from lmsyz.batch_setup import Connection, add_parts, can_build, keys_away, make_engine, reconnect, stored_task, told
 from lmsyz.batch_status import BatchStatus, status_of
 from lmsyz.cache import SqliteCache
 from lmsyz.engine import Plan, plan, stored_answers
@@ -415,7 +415,7 @@ class BatchJob:
             store_what_is_left(Path(ledger.cache_path), cache)
             task = self._connected().task
             planned = plan(cache, task, rows, ignore_prompt=ledger.ignore_prompt, after=ledger.fresh_after)
-        away, asked = keys_of(ledger, only_open=True), rows.asked
+        away, asked = keys_away(ledger), rows.asked
         planned.ask = [p for p in planned.ask if asked.keys[p] not in away]
         if asked.images is not None or any(asked.texts[p] is None for p in planned.ask):
             asked = read_texts(ledger, asked, {asked.keys[p] for p in planned.ask})
@@ -470,7 +470,7 @@ def _alone(ledger: Ledger) -> frozenset[bytes]:
 
 def _reasons(ledger: Ledger, unanswered: set[bytes]) -> dict[bytes, str]:
     """Return why texts have no answer, for those that are not on their way (again)."""
-    away = keys_of(ledger, only_open=True) if unanswered else set()
+    away = keys_away(ledger) if unanswered else set()
     failures = read_failures(ledger)
     return {key: failures.get(key, GONE) for key in unanswered - away}
 

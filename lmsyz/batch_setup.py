@@ -30,6 +30,7 @@ __all__ = [
     "add_parts",
     "can_build",
     "connected",
+    "keys_away",
     "keys_of",
     "make_engine",
     "reconnect",
@@ -100,6 +101,14 @@ def keys_of(ledger: Ledger, *, only_open: bool = False) -> set[bytes]:
     """Return the texts that were sent, or that are still on their way."""
     parts = [p for p in ledger.parts if p.state.is_open or not only_open]
     return {key for part in parts for asked in read_index(ledger, part) for key in asked.keys}
+
+
+def keys_away(ledger: Ledger) -> set[bytes]:
+    """Return the texts that are on their way in a job whose lock is not held: a draft may be taken back meanwhile."""
+    try:
+        return keys_of(ledger, only_open=True)
+    except FileNotFoundError:
+        return keys_of(Ledger.load(ledger.folder), only_open=True)
 
 
 def stored_task(ledger: Ledger, schema: Any = None) -> Task:

@@ -23,7 +23,7 @@ from lmsyz.batch_ledger import (
     ledgers_in,
     locked,
 )
-from lmsyz.batch_setup import Connection, add_parts, connected, keys_of, make_engine, told
+from lmsyz.batch_setup import Connection, add_parts, connected, keys_away, keys_of, make_engine, told
 from lmsyz.cache import SqliteCache
 from lmsyz.engine import plan
 from lmsyz.errors import MissingKeyError, UsageError
@@ -161,7 +161,7 @@ def _refuse_what_is_on_its_way(ledger: Ledger, keys: set[bytes]) -> None:
     for other in ledgers_in(ledger.folder.parent) if keys else ():
         if not isinstance(other, Ledger) or other.job_id == ledger.job_id:
             continue
-        if other.record.fingerprint == ledger.record.fingerprint and (n := len(keys & keys_of(other, only_open=True))):
+        if other.record.fingerprint == ledger.record.fingerprint and (n := len(keys & keys_away(other))):
             raise UsageError(
                 f"{n:,} of these rows are on their way in job {other.job_id!r}, which asks the same: use"
                 f" job_id={other.job_id!r}, or collect it first with lmsyz.BatchJob.load({other.job_id!r}).wait()"

@@ -25,10 +25,11 @@ from known_answers import digest
 from pydantic import BaseModel
 
 import lmsyz
-from lmsyz import batch, batch_job
+from lmsyz import batch, batch_job, batch_setup
 from lmsyz.batch_job import BatchJob
-from lmsyz.batch_ledger import Ledger, disk_error
+from lmsyz.batch_ledger import Ledger, Part, disk_error
 from lmsyz.batch_settle import part_run_id
+from lmsyz.batch_submit import submit_batch
 from lmsyz.errors import BatchError, ProviderError, RejectedError, UnavailableError, UsageError
 
 pytestmark = pytest.mark.usefixtures("quick_batches")
@@ -744,6 +745,27 @@ def test_an_interval_that_cannot_be_is_refused_before_anything_is_asked(server: 
         job.wait(interval)
     assert not job.status().is_done
     assert job.wait(np.int64(0)).is_done
+
+
+@pytest.mark.parametrize("look", ["results", "submit"])
+def test_a_draft_that_another_kernel_takes_back_meanwhile_spoils_no_look(
+    server: Any, monkeypatch: pytest.MonkeyPatch, look: str
+) -> None:
+    about = {"schema": SCHEMA, "job_id": "job", "send": False, "chunk_size": 1, "cache_path": "lmsyz_cache.sqlite"}
+    job = submit_batch(frame(4), PROMPT, max_requests_per_batch=1, **about)
+    read = batch_setup.read_index
+
+    def taken_back(ledger: Ledger, part: Part) -> Any:
+        monkeypatch.setattr(batch_setup, "read_index", read)
+        submit_batch(frame(4), PROMPT, max_requests_per_batch=4, **about)
+        return read(ledger, part)
+
+    monkeypatch.setattr(batch_setup, "read_index", taken_back)
+    if look == "results":
+        assert job.results()["ie_error"].str.startswith("pending").all()
+    else:
+        with pytest.raises(UsageError, match="4 of these rows are on their way in job 'job'"):
+            submit(frame(4), job_id="other")
 
 
 # --- the folder -------------------------------------------------------------------------------------
