@@ -446,11 +446,19 @@ def settle_earlier(cache_path: Path, fingerprint: str) -> None:
         while not run.engine.finished.wait(SLICE_S):
             if time.monotonic() > patience:
                 patience = float("inf")
-                log.warning(
-                    "waiting for run %s, which has requests in flight for this store: they are paid for, and their"
-                    " answers will be used (interrupt to stop waiting)",
-                    run.run_id,
-                )
+                log.warning("waiting for run %s, which %s", run.run_id, _why_waiting(run.engine))
+
+
+def _why_waiting(engine: LiveEngine) -> str:
+    if engine.limiter.state.paused and not engine.stopped:
+        return (
+            "asks the same for this store and is paused: its rows would be paid for twice (interrupt to stop waiting,"
+            " then resume() it, or stop() it and call again)"
+        )
+    return (
+        "has requests in flight for this store: they are paid for, and their answers will be used (interrupt to stop"
+        " waiting)"
+    )
 
 
 def store_what_is_left(cache_path: Path, store: Store) -> None:

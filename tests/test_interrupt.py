@@ -202,3 +202,19 @@ def test_a_background_run_can_be_paused_resumed_and_stopped(sandbox_default: Any
     assert out.loc[out["ie_error"].notna(), "ie_error"].str.startswith("cancelled").all()
     assert run.counts.how == "stopped"
     assert run.counts.n_waiting == 0
+
+
+def test_a_call_that_waits_for_a_paused_run_says_so(
+    sandbox_default: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("lmsyz.run.PATIENCE_S", 0.1)
+    sandbox_default.set_faults(latency_s=0.1)
+    df, about = many(40), {"schema": {"digest": str}, "chunk_size": 1, "max_workers": 2}
+    run = df.ie.extract("Give the digest.", background=True, **about)
+    run.pause()
+    resume = threading.Timer(1.0, run.resume)
+    resume.start()
+    assert df.ie.extract("Give the digest.", **about)["ie_error"].isna().all()
+    resume.join()
+    assert "asks the same for this store and is paused" in caplog.text
+    assert sandbox_default.stats()["n_rows"] == 40
