@@ -286,7 +286,7 @@ def test_a_call_waits_for_the_same_question_by_whatever_path_to_its_store(
     monkeypatch.setattr("lmsyz.run.PATIENCE_S", 0.1)
     sandbox_default.set_faults(latency_s=0.3)
     Path("sub").mkdir()
-    run = frame(40).ie.extract(PROMPT, schema=SCHEMA, background=True, max_workers=4, cache_path="a.sqlite")
+    run = frame(40).ie.extract(PROMPT, schema=SCHEMA, background=True, max_workers=2, cache_path="a.sqlite")
     frame(40).ie.extract(PROMPT, schema=SCHEMA, cache_path="sub/../a.sqlite")
     assert sandbox_default.stats()["n_rows"] == 40
     assert caplog.text.count(f"waiting for run {run.run_id}, which has requests in flight") == 1
