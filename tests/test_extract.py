@@ -452,6 +452,9 @@ def test_stale_says_what_would_be_asked_and_why_and_sends_nothing(sandbox_defaul
     assert stale(chunk_size=1, max_workers=2, on_error="drop", progress=False) == {("reuse", "same question"): 6}
     assert stale(job_id="tone", batch_root_dir="jobs", max_requests_per_batch=9) == {("reuse", "same question"): 6}
     assert stale(prompt="Another.", ignore_prompt_hash=True) == {("reuse", "same question"): 6}
+    assert stale(fresh=True) == {("ask", "asked afresh"): 6}
+    assert stale(cache_path="other.sqlite") == {("ask", "new row"): 6}
+    assert not Path("other.sqlite").exists()
     df.loc[0, "text"] = "An edited text."
     df.loc[1, "text"] = None
     df = pd.concat([df, pd.DataFrame({"text": ["A new one."], "id": ["g"]})])

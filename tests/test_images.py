@@ -200,6 +200,13 @@ def test_the_panel_tells_of_rows_with_images(sandbox_default: Any, tmp_path: Pat
     assert panel.rows()["action"].tolist() == ["reuse"] * 2 + ["ask"] * 4
 
 
+def test_a_look_beforehand_says_what_rows_with_nothing_to_ask_about_lack(sandbox_default: Any, tmp_path: Path) -> None:
+    df = frame(tmp_path, 3).astype(object)
+    df.loc[1, ["text", "image"]] = None
+    told = df.ie.stale(PROMPT, schema=SCHEMA, image_col="image")
+    assert told["reason"].tolist() == ["new row", "neither text nor image"]
+
+
 def test_a_setting_of_fewer_rows_a_request_holds_for_images_too(
     sandbox_default: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

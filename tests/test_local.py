@@ -181,6 +181,26 @@ def test_the_default_endpoint_is_handed_on_and_given_back(monkeypatch: pytest.Mo
     assert not any(name in os.environ for name in VARIABLES[1:])
 
 
+def test_taking_the_default_twice_gives_back_what_was_there_at_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LMSYZ_SANDBOX_URL", "http://127.0.0.1:1")
+    local = DefaultEndpoint(LMSYZ_LOCAL_URL="http://127.0.0.1:2", LMSYZ_LOCAL_MODEL=NAME)
+    local.take()
+    local.take()
+    local.give_back()
+    local.give_back()
+    assert os.environ["LMSYZ_SANDBOX_URL"] == "http://127.0.0.1:1"
+
+
+def test_a_server_that_was_the_default_before_it_was_found_is_not_after_it_ends(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("LMSYZ_SANDBOX_URL", "http://127.0.0.1:1")
+    found = DefaultEndpoint(LMSYZ_SANDBOX_URL="http://127.0.0.1:1")
+    found.take()
+    found.give_back()
+    assert "LMSYZ_SANDBOX_URL" not in os.environ
+
+
 def test_who_was_the_default_before_another_took_over_leaves_it_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LMSYZ_SANDBOX_URL", raising=False)
     first, second = DefaultEndpoint(LMSYZ_LOCAL_URL="http://a"), DefaultEndpoint(LMSYZ_SANDBOX_URL="http://b")
