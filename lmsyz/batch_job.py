@@ -4,33 +4,28 @@ from __future__ import annotations
 
 import logging
 import os
-import random
-import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, SupportsFloat
+from typing import TYPE_CHECKING, Any
 
 from lmsyz.batch import BatchEngine
 from lmsyz.batch_files import read_failures, read_texts
 from lmsyz.batch_frame import FrameFile
-from lmsyz.batch_ledger import Ledger, Part, PartState, check_job_id, ledgers_in, locked
+from lmsyz.batch_ledger import Ledger, Part, PartState, check_job_id, ledgers_in
+from lmsyz.batch_lock import locked
 from lmsyz.batch_setup import Connection, add_parts, can_build, keys_away, make_engine, reconnect, stored_task, told
 from lmsyz.batch_status import BatchStatus, status_of
+from lmsyz.batch_wait import check_interval, wait_for
 from lmsyz.cache import SqliteCache
 from lmsyz.engine import Plan, plan, stored_answers
 from lmsyz.errors import (
     BatchError,
     LmsyzError,
-    RateLimitError,
-    RunInterrupted,
-    UnavailableError,
     UsageError,
 )
 from lmsyz.frame_index import index_from_json
-from lmsyz.progress import ProgressBar
 from lmsyz.rows import Merge, Rows
 from lmsyz.settings import load_settings
 
@@ -42,8 +37,6 @@ __all__ = ["BATCH_ROOT", "BatchJob", "batch_jobs"]
 log = logging.getLogger(__name__)
 
 BATCH_ROOT = "batch_jobs"
-SHORTEST_POLL_S, LONGEST_POLL_S = 1.0, 60.0
-POLL_AGE_SHARE = 20  # a job that is twenty minutes old is looked at every minute
 GONE = "missing: neither stored nor on its way: its answer was deleted, or it was never sent; job.retry() asks it"
 ALONE = ("truncated", "refused")  # rows that spoilt a packed request are asked again by themselves
 
@@ -222,24 +215,8 @@ class BatchJob:
         RunInterrupted
             The cell was interrupted. The job goes on at the provider.
         """
-        _check_interval(interval)
-        started, status = time.monotonic(), self.status()
-        with ProgressBar(status.n_requests, status.n_requests_done, show=self._show_progress, unit="request") as bar:
-            try:
-                while True:
-                    status, errors = self._push()
-                    _raise_what_does_not_pass(errors)
-                    bar.show(status.n_requests_done, _postfix(status, errors), label=f"batch {status.state}")
-                    left = None if timeout is None else timeout - (time.monotonic() - started)
-                    if status.is_done or (left is not None and left <= 0):
-                        return status
-                    _ask_where_stuck(status)
-                    time.sleep(_pause_s(status, interval, left))
-            except KeyboardInterrupt:
-                raise RunInterrupted(
-                    f"Interrupted: the waiting, not the job. Batch job {self.job_id} goes on at the provider;"
-                    f" job.wait() or lmsyz.BatchJob.load({self.job_id!r}).wait() goes on waiting."
-                ) from None
+        check_interval(interval)
+        return wait_for(self._push, self.status(), interval=interval, timeout=timeout, show=self._show_progress)
 
     def cancel(self) -> BatchStatus:
         """Ask the provider to stop; what it had done by then is paid for and still comes home with :meth:`wait`.
@@ -481,46 +458,3 @@ def _part(ledger: Ledger, n: int, states: tuple[PartState, ...]) -> Part:
             return part
     able = [p.n for p in ledger.parts if p.state in states]
     raise UsageError(f"part {n} of job {ledger.job_id!r} is not in that state; parts that are: {able or 'none'}")
-
-
-def _raise_what_does_not_pass(errors: list[LmsyzError]) -> None:
-    for error in errors:
-        if not isinstance(error, (UnavailableError, RateLimitError)):
-            raise error
-
-
-def _ask_where_stuck(status: BatchStatus) -> None:
-    """Stop where every part that is left may or may not have been created, and only a person can tell."""
-    unsure = [p for p in status.parts if p.state is PartState.UNSURE and p.candidates]
-    if unsure and len(unsure) == sum(p.state.is_open for p in status.parts):
-        part = unsure[0]
-        raise BatchError(
-            f"part {part.n} of job {status.job_id!r} may have been created just before the connection or the kernel"
-            f" was lost: {', '.join(part.candidates)} at the provider has as many requests ({part.n_requests:,}). If it"
-            f" is yours, job.adopt({part.n}, {part.candidates[0]!r}); if none is, job.create_again({part.n}). Once it"
-            " has ended its results will tell, so waiting until then and calling job.wait() again decides it too."
-        )
-
-
-def _check_interval(interval: object) -> None:
-    if interval is None or (isinstance(interval, SupportsFloat) and 0 <= float(interval) <= threading.TIMEOUT_MAX):
-        return
-    raise UsageError(f"interval= is the seconds between two looks, a number from 0 up; got {interval!r:.60}")
-
-
-def _pause_s(status: BatchStatus, interval: float | None, left: float | None) -> float:
-    age = time.time() - (status.submitted or time.time())
-    pause = interval if interval is not None else min(max(age / POLL_AGE_SHARE, SHORTEST_POLL_S), LONGEST_POLL_S)
-    pause *= random.uniform(0.9, 1.1)
-    return pause if left is None else min(pause, left)
-
-
-def _postfix(status: BatchStatus, errors: list[LmsyzError]) -> dict[str, object]:
-    shown: dict[str, object] = {"answered": f"{status.n_good:,}"}
-    if status.n_bad:
-        shown["failed"] = f"{status.n_bad:,}"
-    if status.expires:
-        shown["expires"] = time.strftime("%a %H:%M", time.localtime(status.expires))
-    if errors:
-        shown["last look failed"] = type(errors[0]).__name__
-    return shown

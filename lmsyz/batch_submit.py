@@ -19,10 +19,9 @@ from lmsyz.batch_ledger import (
     Part,
     PartState,
     check_job_id,
-    disk_error,
     ledgers_in,
-    locked,
 )
+from lmsyz.batch_lock import disk_error, locked
 from lmsyz.batch_setup import Connection, add_parts, connected, keys_away, keys_of, make_engine, told
 from lmsyz.cache import SqliteCache
 from lmsyz.engine import plan

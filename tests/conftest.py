@@ -117,10 +117,10 @@ def server(sandbox_default: Any) -> Any:
 @pytest.fixture
 def quick_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     """A batch that is not listed at once is not coming; and nobody waits for seconds here."""
-    from lmsyz import batch, batch_job
+    from lmsyz import batch, batch_wait
 
     monkeypatch.setattr(batch, "GRACE_S", 0.0)
-    monkeypatch.setattr(batch_job, "SHORTEST_POLL_S", 0.02)
+    monkeypatch.setattr(batch_wait, "SHORTEST_POLL_S", 0.02)
     monkeypatch.setenv("LMSYZ_PROGRESS", "false")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import json
 import os
 import re
@@ -25,9 +26,10 @@ from known_answers import digest
 from pydantic import BaseModel
 
 import lmsyz
-from lmsyz import batch, batch_job, batch_setup
+from lmsyz import batch, batch_job, batch_lock, batch_setup, batch_wait
 from lmsyz.batch_job import BatchJob
-from lmsyz.batch_ledger import Ledger, Part, disk_error
+from lmsyz.batch_ledger import Ledger, Part
+from lmsyz.batch_lock import disk_error
 from lmsyz.batch_settle import part_run_id
 from lmsyz.batch_submit import submit_batch
 from lmsyz.errors import BatchError, ProviderError, RejectedError, UnavailableError, UsageError
@@ -778,7 +780,7 @@ def test_an_interrupt_between_the_lock_and_the_work_leaves_no_lock(server: Any, 
 
     def interrupt(frame: FrameType, event: str, arg: object) -> Any:
         home, name = Path(frame.f_code.co_filename), frame.f_code.co_name
-        if name == at and (home.parent.name == "_core" or home.name == "batch_ledger.py" or _is_of_engine(frame)):
+        if name == at and (home.parent.name == "_core" or home.name == "batch_lock.py" or _is_of_engine(frame)):
             met.append(name)
             return end
         return None
@@ -813,8 +815,7 @@ def test_one_writer_at_a_time_and_the_second_is_told(server: Any, monkeypatch: p
     from filelock import FileLock
 
     job = submit(frame(4))
-    monkeypatch.setattr(batch_job, "locked", lambda folder: batch_job.__dict__["_locked"](folder, patience_s=0.1))
-    monkeypatch.setitem(batch_job.__dict__, "_locked", __import__("lmsyz.batch_ledger", fromlist=["locked"]).locked)
+    monkeypatch.setattr(batch_job, "locked", functools.partial(batch_lock.locked, patience_s=0.1))
     with FileLock(job.folder / "job.lock"), pytest.raises(BatchError, match=r"another kernel .* is working on"):
         job.refresh()
     job.wait()
@@ -905,7 +906,7 @@ def test_an_interrupted_wait_does_not_cancel_the_job(server: Any, monkeypatch: p
     import threading
 
     # The interrupt meets the pause between two looks, not a file that is being read.
-    monkeypatch.setattr(batch_job, "SHORTEST_POLL_S", 30.0)
+    monkeypatch.setattr(batch_wait, "SHORTEST_POLL_S", 30.0)
     server.set_faults(batch_s=1000)
     job = submit(frame(4))
     timer = threading.Timer(1.0, lambda: signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT))

@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 from image_files import saved, sha
 
-from lmsyz import batch_job
+from lmsyz import batch_wait
 from lmsyz.cli import main
 
 Command = Callable[..., "tuple[int, str, str]"]
@@ -41,7 +41,7 @@ def lmsyz_batch(capsys: pytest.CaptureFixture[str]) -> Command:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batch_job, "SHORTEST_POLL_S", 0.02)
+    monkeypatch.setattr(batch_wait, "SHORTEST_POLL_S", 0.02)
 
 
 @pytest.fixture(autouse=True)

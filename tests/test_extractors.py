@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 import lmsyz
-from lmsyz import batch_job
+from lmsyz import batch_wait
 from lmsyz.errors import BatchError, MissingKeyError, ProviderError, UsageError
 from lmsyz.providers.anthropic_batches import AnthropicBatches
 from lmsyz.providers.openai_batches import OpenAIBatches
@@ -134,7 +134,7 @@ def test_the_seed_readmes_example_runs_with_only_the_import_changed(
     server: Any, monkeypatch: pytest.MonkeyPatch, example: str
 ) -> None:
     """Version 0.1.4's, with the package's name changed and the comments left out; only the waiting is shortened."""
-    monkeypatch.setattr(batch_job, "SHORTEST_POLL_S", 0.0)
+    monkeypatch.setattr(batch_wait, "SHORTEST_POLL_S", 0.0)
     server.set_faults(batch_s=0.0)
     names: dict[str, Any] = {"df": small(), "prompt": PROMPT}
     exec(example, names)

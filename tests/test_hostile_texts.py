@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from test_schema_properties import ROWS
 
 import lmsyz
-from lmsyz import batch, batch_job
+from lmsyz import batch, batch_wait
 from lmsyz.cli_options import read_table, write_table
 from lmsyz.errors import RejectedError, UsageError
 from lmsyz.widgets.cache_model import CacheModel
@@ -161,7 +161,7 @@ def test_a_batch_brings_each_row_its_own(
     sandbox_default: Any, backend: str, texts: list[str], ids: list[object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(batch, "GRACE_S", 0.0)
-    monkeypatch.setattr(batch_job, "SHORTEST_POLL_S", 0.02)
+    monkeypatch.setattr(batch_wait, "SHORTEST_POLL_S", 0.02)
     sandbox_default.set_faults(batch_s=0.01)
     texts = [t if t.strip() else "x" for t in texts]
     df = pd.DataFrame({"id": pd.Series(ids[: len(texts)], dtype=object), "text": pd.Series(texts, dtype=object)})

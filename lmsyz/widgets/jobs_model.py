@@ -13,9 +13,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from lmsyz.batch_job import LONGEST_POLL_S, POLL_AGE_SHARE, SHORTEST_POLL_S, BatchJob
+from lmsyz.batch_job import BatchJob
 from lmsyz.batch_ledger import LEDGER, Ledger
 from lmsyz.batch_status import BatchStatus, status_of
+from lmsyz.batch_wait import usual_pause_s
 from lmsyz.errors import BatchError, LmsyzError
 
 __all__ = ["ACTIONS", "JobCard", "JobsModel"]
@@ -230,8 +231,7 @@ class JobsModel:
 
 def pause_s(age_s: float, n_failures: int) -> float:
     """Return how long to leave a job alone: longer with its age and with each failure, and never twice the same."""
-    pause = min(max(age_s / POLL_AGE_SHARE, SHORTEST_POLL_S), LONGEST_POLL_S)
-    pause = min(pause * 2.0 ** min(n_failures, 10), LONGEST_BACK_OFF_S)
+    pause = min(usual_pause_s(age_s) * 2.0 ** min(n_failures, 10), LONGEST_BACK_OFF_S)
     return pause * random.uniform(0.9, 1.1)
 
 

@@ -125,10 +125,10 @@ def _prepare() -> None:
     import pandas as pd
 
     import lmsyz  # noqa: F401
-    from lmsyz import batch, batch_job, cache_file, frames, pricing, run  # noqa: F401
+    from lmsyz import batch, batch_job, batch_wait, cache_file, frames, pricing, run  # noqa: F401
     from lmsyz.retry import RetryPolicy
 
-    batch.GRACE_S, batch_job.SHORTEST_POLL_S = kernel.GRACE_S, 0.05
+    batch.GRACE_S, batch_wait.SHORTEST_POLL_S = kernel.GRACE_S, 0.05
     assert cache_file.CacheFile.__init__.__kwdefaults__ is not None
     cache_file.CacheFile.__init__.__kwdefaults__["busy_timeout_s"] = kernel.BUSY_S
     # As often as ever, and sooner: a soak has no time for half a minute between two tries.
