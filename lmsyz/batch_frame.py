@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lmsyz.batch_ledger import Ledger
+from lmsyz.errors import BatchError
 from lmsyz.long_rows import long_from_json, long_to_json
 from lmsyz.rows import Rows
 
@@ -59,7 +60,27 @@ class FrameFile:
         new.replace(self._path)
 
     def read(self) -> tuple[Rows, dict[str, Any], list[list[Any]]]:
-        """Return the rows, without their texts, with what the index is and its labels."""
+        """Return the rows, without their texts, with what the index is and its labels.
+
+        Raises
+        ------
+        BatchError
+            The file is gone or damaged.
+        """
+        try:
+            return self._read()
+        except FileNotFoundError as error:
+            raise BatchError(self._trouble("is gone")) from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise BatchError(self._trouble(f"is damaged ({type(error).__name__})")) from error
+
+    def _trouble(self, what: str) -> str:
+        return (
+            f"{str(self._path)!r} {what}: it holds the order of the rows. Their answers are in the store: the call that"
+            " made the job, made again with the same frame, writes it anew, and df.ie.extract returns what is stored"
+        )
+
+    def _read(self) -> tuple[Rows, dict[str, Any], list[list[Any]]]:
         with self._path.open("rb") as file:
             head = json.loads(file.readline())
             keys: list[bytes] = []

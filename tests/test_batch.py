@@ -811,6 +811,19 @@ def _is_of_engine(frame: FrameType) -> bool:
     return getattr(getattr(frame.f_locals.get("self"), "gen", None), "__name__", "") == "_engine"
 
 
+@pytest.mark.parametrize("content", [None, b"", b"{}\n", b"[1]\n", b'{"n": 2, "ids": false'])
+def test_a_jobs_rows_that_are_gone_or_damaged_come_back_by_the_same_call(server: Any, content: bytes | None) -> None:
+    submit(frame(4), job_id="job").wait()
+    path = Path("batch_jobs/job/frame.jsonl")
+    path.unlink() if content is None else path.write_bytes(content)
+    what = "is gone" if content is None else "is damaged"
+    with pytest.raises(BatchError, match=f"frame.jsonl' {what}.* made again with the same frame, writes it anew"):
+        BatchJob.load("job").results()
+    submit(frame(4), job_id="job")
+    assert_all_home(frame(4), BatchJob.load("job").results())
+    assert paid_rows(server) == 4
+
+
 def test_one_writer_at_a_time_and_the_second_is_told(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from filelock import FileLock
 
