@@ -164,6 +164,9 @@ class DataFrameIterator:
 
 
 def _column(df: pd.DataFrame, name: Hashable, argument: str) -> pd.Series[Any]:
+    if not isinstance(name, Hashable):
+        several = " or a list of names, as list(columns)" if argument == "text_col" else ""
+        raise UsageError(f"{argument}= is a column's name{several}; got a {type(name).__name__}")
     n = sum(1 for c in df.columns if c == name)
     if n != 1:
         what = "has no column" if not n else f"has {n} columns called"

@@ -60,6 +60,15 @@ def test_text_columns_of_every_kind_are_read_alike(dtype: Any) -> None:
     assert rows.texts == ["a", None, "b"]
 
 
+@pytest.mark.parametrize("columns", [pd.Index(["a", "b"]), np.array(["a", "b"]), pd.Series(["a"]), {"a"}])
+def test_what_is_neither_a_columns_name_nor_a_list_of_names_is_refused(columns: Any) -> None:
+    df = pd.DataFrame({"a": ["x"], "b": ["y"]})
+    with pytest.raises(UsageError, match=r"text_col= is a column's name or a list of names, as list\(columns\); got a"):
+        read_rows(df, columns)
+    with pytest.raises(UsageError, match=r"id_col= is a column's name; got a"):
+        read_rows(df, "a", columns)
+
+
 def test_values_that_are_no_text_are_sent_as_text() -> None:
     day = datetime.date(2024, 1, 2)
     values = [1, 2.5, True, day, ["a", 1], {"k": "é"}, "\ud83d", [day], ("a", None), np.array([1, 2])]
