@@ -25,7 +25,7 @@ from lmsyz.batch_ledger import Ledger, Part, PartState, known_remotes
 from lmsyz.batch_settle import Settling, common_reasons
 from lmsyz.errors import BatchError, LmsyzError, MalformedError, ProviderError, RequestError, UnavailableError
 from lmsyz.providers.base import Call, Provider
-from lmsyz.providers.batches import Batches, RemoteBatch, ResultFile
+from lmsyz.providers.batches import Batches, BatchState, RemoteBatch, ResultFile
 from lmsyz.store import Store
 from lmsyz.task import Task
 
@@ -38,6 +38,8 @@ GRACE_S = 60.0
 CLOCK_SKEW_S = 86_400.0
 HOLD_S = 900.0
 NOT_FOUND_YET_S = 600.0
+# Files of results may be named a while after a batch is said to be complete.
+RESULTS_DUE_S = 600.0
 
 
 class BatchEngine:
@@ -269,13 +271,19 @@ class BatchEngine:
                 raise _unknown_batch(self.ledger, part, error) from error
             raise
         self._note(part, remote)
-        if not remote.state.is_terminal:
+        if not remote.state.is_terminal or self._is_before_its_files(remote):
             self.ledger.save()
         elif remote.is_over_token_limit and not remote.result_files:
             part.remote = ""
             self._step(part, PartState.HELD)
         else:
             self._fetch(part, remote)
+
+    def _is_before_its_files(self, remote: RemoteBatch) -> bool:
+        """Tell whether a batch that has just ended counts answers and names no file yet: they are paid for."""
+        if remote.state is not BatchState.COMPLETED or not remote.n_ok or remote.result_files:
+            return False
+        return remote.ended is not None and self._clock() - remote.ended < RESULTS_DUE_S
 
     def _fetch(self, part: Part, remote: RemoteBatch) -> None:
         for file in remote.result_files:

@@ -12,6 +12,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta, timezone
 from pathlib import Path
 from types import FrameType
@@ -33,6 +34,7 @@ from lmsyz.batch_lock import disk_error
 from lmsyz.batch_settle import part_run_id
 from lmsyz.batch_submit import submit_batch
 from lmsyz.errors import BatchError, ProviderError, RejectedError, UnavailableError, UsageError
+from lmsyz.providers.batches import RemoteBatch
 
 pytestmark = pytest.mark.usefixtures("quick_batches")
 
@@ -703,6 +705,37 @@ def test_a_batch_of_an_earlier_job_of_the_same_name_is_not_taken_for_this_ones(
 
 def _unreachable(*args: Any) -> None:
     raise UnavailableError("the network is down")
+
+
+def test_results_that_are_named_later_than_the_end_are_waited_for(
+    server: Any, backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = submit(frame(), backend=backend)
+    kind = type(job._connected().batches)
+    retrieve, states = kind.retrieve, list[str]()
+
+    def early(*args: Any) -> RemoteBatch:
+        remote = retrieve(*args)
+        states.append(remote.state)
+        return replace(remote, result_files=()) if states.count("completed") < 3 else remote
+
+    monkeypatch.setattr(kind, "retrieve", early)
+    job.wait()
+    assert states.count("completed") == 3
+    assert_all_home(frame(), job.results())
+
+
+def test_results_that_are_never_named_are_told_of_in_the_end(
+    server: Any, backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch, "RESULTS_DUE_S", 0.2)
+    job = submit(frame(), backend=backend)
+    kind = type(job._connected().batches)
+    retrieve = kind.retrieve
+    monkeypatch.setattr(kind, "retrieve", lambda *args: replace(retrieve(*args), result_files=()))
+    assert job.wait().is_done
+    words = "failed: of the .* that the provider counts as answered it gave none back"
+    assert job.results()["ie_error"].str.match(words).all()
 
 
 def test_a_refusal_creates_nothing_and_says_so(server: Any, backend: str) -> None:
