@@ -141,8 +141,10 @@ def _schema_columns(values: Mapping[str, list[Any]], schema: RowSchema) -> dict[
 
 def _free_columns(values: Mapping[str, list[Any]]) -> dict[str, Any]:
     # A model may use the name of our own last column; its value is kept under another name.
-    taken = {ERROR_COLUMN: f"{ERROR_COLUMN}_"}
-    return {taken.get(name, name): _typed(column, _dtype_of(column)) for name, column in values.items()}
+    ours = f"{ERROR_COLUMN}_"
+    while ours in values:
+        ours += "_"
+    return {ours if name == ERROR_COLUMN else name: _typed(c, _dtype_of(c)) for name, c in values.items()}
 
 
 def _dtype_of(values: Sequence[object]) -> str:

@@ -227,6 +227,13 @@ def test_a_models_own_ie_error_field_does_not_hide_ours() -> None:
     assert out["ie_error"].isna().all()
 
 
+def test_a_field_named_like_the_stand_in_for_ie_error_loses_nothing() -> None:
+    df = pd.DataFrame({"text": ["a"]})
+    out = frame_of(read_rows(df, "text"), df.index, [{"ie_error": "mine", "ie_error_": "theirs"}])
+    assert out.iloc[0, :2].to_dict() == {"ie_error__": "mine", "ie_error_": "theirs"}
+    assert out.columns[-1] == "ie_error"
+
+
 def test_ie_error_is_na_for_good_rows_and_says_why_for_the_others() -> None:
     df = pd.DataFrame({"text": ["a", None, "b", "c"]})
     rows = read_rows(df, "text")
