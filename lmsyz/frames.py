@@ -154,8 +154,16 @@ def _dtype_of(values: Sequence[object]) -> str:
     if kinds == {int}:
         return "Int64" if all(-(2**63) <= v < 2**63 for v in values if isinstance(v, int)) else "object"
     if kinds and kinds <= {int, float}:
-        return "Float64"
+        # A float cannot hold every integer beyond 2**53: such a column is kept as it is rather than rounded.
+        return "Float64" if all(_fits_float(v) for v in values if isinstance(v, int)) else "object"
     return "string" if kinds == {str} else "object"
+
+
+def _fits_float(value: int) -> bool:
+    try:
+        return int(float(value)) == value
+    except OverflowError:
+        return False
 
 
 def _typed(values: list[Any], dtype: str) -> Any:

@@ -234,6 +234,13 @@ def test_a_field_named_like_the_stand_in_for_ie_error_loses_nothing() -> None:
     assert out.columns[-1] == "ie_error"
 
 
+@pytest.mark.parametrize("n", [2**53 + 1, 10**400])
+def test_without_a_schema_a_large_integer_beside_a_float_is_not_rounded(n: int) -> None:
+    df = pd.DataFrame({"text": ["a", "b"]})
+    out = frame_of(read_rows(df, "text"), df.index, [{"n": n}, {"n": 1.5}])
+    assert out["n"].tolist() == [n, 1.5]
+
+
 def test_ie_error_is_na_for_good_rows_and_says_why_for_the_others() -> None:
     df = pd.DataFrame({"text": ["a", None, "b", "c"]})
     rows = read_rows(df, "text")
