@@ -42,6 +42,10 @@ _REFUSED: Mapping[str, str] = {
     **dict.fromkeys(("$dynamicRef", "$recursiveRef"), "Use a local '$ref' into '$defs'."),
     "allOf": _MERGED,
 }
+_MEANINGFUL = (
+    *("type", "enum", "const", "$ref", "anyOf", "oneOf", "properties", "required", "items", "additionalProperties"),
+    *dict.fromkeys(keyword for keywords in CONSTRAINTS.values() for keyword in keywords),
+)
 _BOUNDS = (("minimum", "maximum"), ("minLength", "maxLength"), ("minItems", "maxItems"))
 # Putting definitions in place may multiply them; both providers refuse far less than this.
 _MAX_NODES = 20_000
@@ -94,7 +98,7 @@ class _Reader:
             raise refusal(path, f"is {shorten(raw)}, no JSON Schema", 'Give it a type, such as {"type": "string"}.')
         if ("$defs" in raw or "definitions" in raw) and raw is not docs[0]:
             docs = (raw, *docs)
-        raw = _single_all_of(raw)
+        raw = _single_all_of(raw, path)
         for keyword, instead in _REFUSED.items():
             if keyword in raw:
                 raise refusal(path, f"uses '{keyword}', which strict output cannot express", instead)
@@ -201,11 +205,15 @@ def _key(name: Any, path: Path) -> str:
     return name
 
 
-def _single_all_of(raw: Mapping[str, Any]) -> Mapping[str, Any]:
+def _single_all_of(raw: Mapping[str, Any], path: Path) -> Mapping[str, Any]:
     """Unwrap allOf with one member, which older pydantic writes around every reference."""
     parts = raw.get("allOf")
     if not isinstance(parts, list) or len(parts) != 1 or not isinstance(parts[0], Mapping):
         return raw
+    # Both hold: where they differ, taking one alone would lose fields or bounds in silence.
+    differ = [k for k in _MEANINGFUL if k in parts[0] and k in raw and raw[k] != parts[0][k]]
+    if differ:
+        raise refusal(path, f"has {differ[0]!r} both in 'allOf' and beside it", _MERGED)
     return {**parts[0], **{k: v for k, v in raw.items() if k != "allOf"}}
 
 

@@ -140,6 +140,11 @@ def test_a_reference_to_the_whole_document_is_called_row() -> None:
         ({"type": "object", "properties": {"a": STRING}, "required": [[]]}, "has required: [[]]"),
         ({"type": "object", "properties": {"a": NULL}}, "field 'x.a' is always null"),
         ({"allOf": [STRING, {"minLength": 3}]}, "uses 'allOf'"),
+        ({"type": "integer", "minimum": 3, "allOf": [{"minimum": 5}]}, "has 'minimum' both in 'allOf' and beside it"),
+        (
+            {"allOf": [{"type": "object", "properties": {"a": STRING}}], "properties": {"b": STRING}},
+            "has 'properties' both in 'allOf' and beside it",
+        ),
         ({"type": "string", "not": {"const": "a"}}, "uses 'not'"),
         ({"type": "object", "anyOf": [STRING]}, "has 'type' beside 'anyOf'"),
         ({"anyOf": []}, "an empty list of choices"),
