@@ -234,6 +234,12 @@ def test_a_refusal_is_a_refusal_with_its_words() -> None:
     assert (reply.stop, reply.detail, reply.text) == (Stop.REFUSED, "I cannot judge this.", "")
 
 
+@pytest.mark.parametrize(("total", "n_out"), [(610, 510), (110, 10), (None, 10)])
+def test_reasoning_that_the_total_counts_apart_from_the_output_is_output(total: int | None, n_out: int) -> None:
+    usage = {"prompt_tokens": 100, "completion_tokens": 10, "completion_tokens_details": {"reasoning_tokens": 500}}
+    assert read_chat({"content": "{}"}, usage=usage | {"total_tokens": total}).usage.output_tokens == n_out
+
+
 def test_a_reply_whose_tokens_all_went_into_reasoning_is_cut_off() -> None:
     reply = read_chat({"content": None}, "length")
     assert (reply.stop, reply.text) == (Stop.TRUNCATED, "")

@@ -114,11 +114,17 @@ def _usage(payload: JsonObject, input_name: str, output_name: str) -> Usage:
     usage = as_dict(payload.get("usage"))
     given = as_dict(usage.get(f"{input_name}_details"))
     written = as_dict(usage.get(f"{output_name}_details"))
+    n_in, n_out = as_int(usage.get(input_name)), as_int(usage.get(output_name))
+    reasoning = as_int(written.get("reasoning_tokens"))
+    if n_in is not None and n_out is not None and reasoning is not None:
+        # OpenAI counts reasoning in its output; where the total shows that a server counts it apart, it is paid too.
+        is_apart = as_int(usage.get("total_tokens")) == n_in + n_out + reasoning
+        n_out += reasoning if is_apart else 0
     return Usage(
-        input_tokens=as_int(usage.get(input_name)),
-        output_tokens=as_int(usage.get(output_name)),
+        input_tokens=n_in,
+        output_tokens=n_out,
         cached_tokens=as_int(given.get("cached_tokens")),
         cache_write_tokens=as_int(given.get("cache_write_tokens")),
-        reasoning_tokens=as_int(written.get("reasoning_tokens")),
+        reasoning_tokens=reasoning,
         service_tier=str(payload.get("service_tier") or ""),
     )
