@@ -94,10 +94,17 @@ def _tell_stale(df: pd.DataFrame, about: dict[str, Any]) -> None:
 
 def _joined(df: pd.DataFrame, frame: pd.DataFrame) -> pd.DataFrame:
     """Return the input's columns and the answers'; an answer with the name of a column gets a suffix."""
-    taken = [name for name in frame.columns if name in df.columns]
-    if taken:
-        click.echo(f"IN has columns of these names already: {', '.join(taken)}; the answers' end in _answer", err=True)
-    return df.join(frame.rename(columns={name: f"{name}_answer" for name in taken}), how="right")
+    names: dict[str, str] = {}
+    for name in frame.columns:
+        free = name
+        # A second suffix where IN is what an earlier run of this command wrote.
+        while free in df.columns or free in names.values() or (free != name and free in frame.columns):
+            free += "_answer"
+        names[name] = free
+    renamed = [f"{name} as {free}" for name, free in names.items() if name != free]
+    if renamed:
+        click.echo(f"IN has columns of these names already; the answers are written: {', '.join(renamed)}", err=True)
+    return df.join(frame.rename(columns=names), how="right")
 
 
 def _put(table: pd.DataFrame, out: str, safe_csv: bool) -> None:

@@ -307,3 +307,14 @@ def test_a_missing_key_is_told_in_words_for_a_shell(run: Command) -> None:
     assert "OPENAI_API_KEY" in result.stderr
     assert "--base-url" in result.stderr
     assert "`lmsyz sandbox`" in result.stderr
+
+
+def test_a_file_that_an_earlier_run_wrote_is_asked_about_again_and_again(sandbox_default: Any, run: Command) -> None:
+    for i, name in enumerate(["in.csv", "1.csv", "2.csv", "3.csv"], 1):
+        result = run("--out", f"{i}.csv", source=name)
+        assert result.exit_code == 0, result.output
+    table = read("4.csv")
+    suffixes = ["", "_answer", "_answer_answer", "_answer_answer_answer"]
+    assert [name for name in table.columns if name.startswith("tone")] == [f"tone{s}" for s in suffixes]
+    assert all(list(table[f"tone{s}"]) == TONES for s in suffixes)
+    assert "tone as tone_answer_answer_answer" in result.stderr
