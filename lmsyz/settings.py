@@ -101,7 +101,8 @@ def load_settings() -> Settings:
     Raises
     ------
     UsageError
-        A variable holds something it cannot hold; the variable is named, its value is not shown.
+        A variable holds something it cannot hold; the variable is named, its value is not shown. Or ``.env`` is not
+        UTF-8.
     """
     try:
         return Settings()
@@ -109,6 +110,9 @@ def load_settings() -> Settings:
         wrong = "; ".join(f"{_variable(e['loc'])}: {e['msg']}" for e in error.errors(include_input=False))
         where = "the environment or .env" if os.path.exists(".env") else "the environment"
         raise UsageError(f"a setting in {where} is wrong: {wrong}") from None
+    except UnicodeDecodeError:
+        # Windows PowerShell's > writes UTF-16. The bytes are not shown: they may be a key's.
+        raise UsageError("the file .env in the working directory is not UTF-8; save it again as UTF-8") from None
 
 
 def _variable(loc: tuple[int | str, ...]) -> str:

@@ -126,3 +126,12 @@ FIELDS = (
 @pytest.mark.parametrize("name", FIELDS)
 def test_fields_of_a_servers_own_pass(name: str) -> None:
     assert split_options({name: "x"})[1] == {name: "x"}
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "latin-1"])
+def test_an_env_file_that_is_not_utf_8_is_named_and_not_shown(encoding: str) -> None:
+    Path(".env").write_text("# clé\nOPENAI_API_KEY=sk-mine\n", encoding=encoding)
+    with pytest.raises(UsageError, match=r"\.env .* is not UTF-8; save it again as UTF-8") as caught:
+        load_settings()
+    assert "sk-mine" not in str(caught.value)
+    assert caught.value.__suppress_context__
