@@ -176,7 +176,15 @@ def _as_columns(frame: pd.DataFrame, index: bool) -> pd.DataFrame:
 
 def _records(path: Path) -> list[Any]:
     with path.open(encoding="utf-8-sig", newline="\n") as file:
-        return [json.loads(line) for line in file if line.strip()]
+        return [_record(n, line) for n, line in enumerate(file, 1) if line.strip()]
+
+
+def _record(number: int, line: str) -> Any:
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError as error:
+        # Python counts lines within the one line that it was given.
+        raise ValueError(f"line {number} is no JSON: {error.msg} at character {error.pos + 1}") from error
 
 
 def _through(step: Callable[[], Any], trouble: str) -> Any:

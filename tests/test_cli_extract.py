@@ -318,3 +318,12 @@ def test_a_file_that_an_earlier_run_wrote_is_asked_about_again_and_again(sandbox
     assert [name for name in table.columns if name.startswith("tone")] == [f"tone{s}" for s in suffixes]
     assert all(list(table[f"tone{s}"]) == TONES for s in suffixes)
     assert "tone as tone_answer_answer_answer" in result.stderr
+
+
+@pytest.mark.parametrize(("broken", "at"), [("nope", 1), ('{"text": "x"', 14)])
+def test_a_line_that_is_no_json_is_named_by_its_number_in_the_file(run: Command, broken: str, at: int) -> None:
+    Path("bad.jsonl").write_text(f'{{"text": "fine"}}\n\n{broken}\n{{"text": "fine"}}\n')
+    result = run("--out", "out.jsonl", source="bad.jsonl")
+    assert result.exit_code == 2
+    assert "'bad.jsonl' cannot be read: line 3 is no JSON" in result.stderr
+    assert result.stderr.endswith(f" at character {at}\n")
