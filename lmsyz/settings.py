@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from pydantic import AliasChoices, Field, SecretStr, ValidationError
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from lmsyz.errors import UsageError
@@ -23,7 +23,8 @@ class Settings(BaseSettings):
 
     Keys and base URLs have the providers' own variable names (``OPENAI_API_KEY``, ``ANTHROPIC_API_KEY``,
     ``OPENAI_BASE_URL``, ``ANTHROPIC_BASE_URL``); all else is ``LMSYZ_`` and the field's name in capitals. The
-    environment wins over ``.env`` in the working directory.
+    environment wins over ``.env`` in the working directory. An empty variable counts as not set, and hides the one in
+    ``.env``.
 
     Examples
     --------
@@ -84,6 +85,12 @@ class Settings(BaseSettings):
     local_context: int | None = Field(
         default=None, validation_alias=_named("local_context"), description="Set by lmsyz.local.start()."
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_empty(cls, given: dict[str, Any]) -> dict[str, Any]:
+        # Not env_ignore_empty: with it the key in .env would be used where the environment says that there is none.
+        return {name: value for name, value in given.items() if value != ""}
 
     def key_of(self, backend: str) -> str | None:
         """Return a backend's key as plain text, None where there is none."""

@@ -135,3 +135,15 @@ def test_an_env_file_that_is_not_utf_8_is_named_and_not_shown(encoding: str) -> 
         load_settings()
     assert "sk-mine" not in str(caught.value)
     assert caught.value.__suppress_context__
+
+
+def test_an_empty_setting_counts_as_not_set_and_an_empty_key_hides_the_one_in_env(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    Path(".env").write_text("LMSYZ_CHUNK_SIZE=\nLMSYZ_CACHE_PATH=\nLMSYZ_BACKEND=\nOPENAI_API_KEY=sk-mine\n")
+    monkeypatch.setenv("LMSYZ_TIMEOUT", "")
+    monkeypatch.setenv("OPENAI_API_KEY", "")
+    settings = load_settings()
+    assert (settings.chunk_size, settings.timeout, settings.backend) == (5, 600.0, "openai")
+    assert settings.cache_path == Path("lmsyz_cache.sqlite")
+    assert settings.key_of("openai") is None
