@@ -26,6 +26,7 @@ from lmsyz.errors import (
     UsageError,
 )
 from lmsyz.frame_index import index_from_json
+from lmsyz.in_flight import settle_earlier, store_what_is_left
 from lmsyz.rows import Merge, Rows
 from lmsyz.settings import load_settings
 
@@ -363,8 +364,6 @@ class BatchJob:
 
     def _settle_live_runs(self) -> Ledger:
         """Wait for what live runs of this kernel have in flight: rows of this job may be among it."""
-        from lmsyz.run import settle_earlier
-
         ledger = Ledger.load(self.folder)
         settle_earlier(Path(ledger.cache_path), ledger.record.fingerprint)
         return ledger
@@ -386,8 +385,6 @@ class BatchJob:
     def _unanswered(self, ledger: Ledger) -> tuple[Plan, Rows]:
         """Return the rows that are home without an answer, as a plan, with their texts and images as they were sent."""
         rows, _ = self._frame(ledger)
-        from lmsyz.run import store_what_is_left
-
         with SqliteCache(ledger.cache_path) as cache:
             store_what_is_left(Path(ledger.cache_path), cache)
             task = self._connected().task

@@ -28,12 +28,12 @@ from lmsyz.engine import plan
 from lmsyz.errors import MissingKeyError, UsageError
 from lmsyz.extract import check_size
 from lmsyz.frame_index import index_as_json
+from lmsyz.in_flight import settle_earlier, store_what_is_left
 from lmsyz.long_rows import parts_words, refusals
 from lmsyz.place import Place
 from lmsyz.providers import missing_key_message
 from lmsyz.question import QuestionArguments, read_question
 from lmsyz.rows import Rows
-from lmsyz.run import settle_earlier, store_what_is_left
 from lmsyz.settings import load_settings
 from lmsyz.staleness import differences
 from lmsyz.task import Task

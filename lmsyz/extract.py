@@ -15,6 +15,7 @@ from lmsyz.engine import Plan, plan
 from lmsyz.errors import CacheError, MissingKeyError, UsageError
 from lmsyz.events import RowsFailed, RunFinished, RunStarted
 from lmsyz.frames import empty_reason
+from lmsyz.in_flight import settle_earlier, store_what_is_left
 from lmsyz.live import LiveEngine, LiveOptions
 from lmsyz.long_rows import n_in_parts, refusals
 from lmsyz.merging import invalid_merges
@@ -25,7 +26,7 @@ from lmsyz.providers.local_server import LOCAL_ENDPOINT, slots_at
 from lmsyz.question import QuestionArguments, read_question
 from lmsyz.report import Tally
 from lmsyz.rows import Rows
-from lmsyz.run import Run, new_run_id, settle_earlier, store_what_is_left
+from lmsyz.run import Run, new_run_id
 from lmsyz.settings import Settings, load_settings
 from lmsyz.store import Store
 from lmsyz.task import Task

@@ -6,7 +6,6 @@ import html
 import importlib
 import json
 import logging
-import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping
@@ -14,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lmsyz import in_flight
 from lmsyz.errors import ExtractionError, LmsyzError, ProviderError, RunInterrupted, UsageError
 from lmsyz.html_block import html_block
 from lmsyz.live import LiveEngine
@@ -28,16 +28,13 @@ from lmsyz.task import Task
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Run", "last_run", "new_run_id", "settle_earlier", "store_what_is_left"]
+__all__ = ["Run", "last_run", "new_run_id"]
 
 log = logging.getLogger(__name__)
 
 SLICE_S = 0.1
-PATIENCE_S = 2.0
 
 _last: Run | None = None
-_unsettled: set[Run] = set()
-_lock = threading.Lock()
 
 
 def last_run() -> Run | None:
@@ -95,9 +92,7 @@ class Run:
             _last = self
             if self.engine is None:
                 return
-            with _lock:
-                _unsettled.difference_update([r for r in _unsettled if r.engine and r.engine.is_settled])
-                _unsettled.add(self)
+            in_flight.remember(self.run_id, self.cache_path, self.task.fingerprint, self.engine)
             self.engine.start()
         except BaseException:  # an interrupt may come before there is a thread
             if self.engine is not None:
@@ -428,46 +423,6 @@ def _faces() -> Any:
 def new_run_id() -> str:
     """Return an id that sorts by time and does not collide."""
     return time.strftime("%Y%m%dT%H%M%S", time.gmtime()) + "-" + uuid.uuid4().hex[:8]
-
-
-def settle_earlier(cache_path: Path, fingerprint: str) -> None:
-    """Wait until earlier runs on this store have brought home what they paid for.
-
-    That is what a stopped run still has in flight, and all of a background run that asks the same question: were its
-    rows asked at the same time, they would be paid for twice.
-    """
-    with _lock:
-        waiting = [r for r in _unsettled if r.engine and r.cache_path.resolve() == cache_path.resolve()]
-    patience = time.monotonic() + PATIENCE_S
-    for run in waiting:
-        assert run.engine is not None
-        if not run.engine.stopped and run.task.fingerprint != fingerprint:
-            continue
-        while not run.engine.finished.wait(SLICE_S):
-            if time.monotonic() > patience:
-                patience = float("inf")
-                log.warning("waiting for run %s, which %s", run.run_id, _why_waiting(run.engine))
-
-
-def _why_waiting(engine: LiveEngine) -> str:
-    if engine.limiter.state.paused and not engine.stopped:
-        return (
-            "asks the same for this store and is paused: its rows would be paid for twice (interrupt to stop waiting,"
-            " then resume() it, or stop() it and call again)"
-        )
-    return (
-        "has requests in flight for this store: they are paid for, and their answers will be used (interrupt to stop"
-        " waiting)"
-    )
-
-
-def store_what_is_left(cache_path: Path, store: Store) -> None:
-    """Store what earlier runs of this kernel brought home and could not store then: it is paid for."""
-    with _lock:
-        left = [r.engine for r in _unsettled if r.engine and r.cache_path.resolve() == cache_path.resolve()]
-    for engine in left:
-        if engine.finished.is_set():
-            engine.store_what_is_left(store)
 
 
 def _postfix(counts: Counts) -> dict[str, object]:

@@ -207,7 +207,7 @@ def test_a_background_run_can_be_paused_resumed_and_stopped(sandbox_default: Any
 def test_a_call_that_waits_for_a_paused_run_says_so(
     sandbox_default: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("lmsyz.run.PATIENCE_S", 0.1)
+    monkeypatch.setattr("lmsyz.in_flight.PATIENCE_S", 0.1)
     sandbox_default.set_faults(latency_s=0.1)
     df, about = many(40), {"schema": {"digest": str}, "chunk_size": 1, "max_workers": 2}
     run = df.ie.extract("Give the digest.", background=True, **about)

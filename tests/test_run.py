@@ -283,7 +283,7 @@ def test_a_background_run_and_a_call_that_asks_the_same_pay_once(sandbox_default
 def test_a_call_waits_for_the_same_question_by_whatever_path_to_its_store(
     sandbox_default: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lmsyz.run.PATIENCE_S", 0.1)
+    monkeypatch.setattr("lmsyz.in_flight.PATIENCE_S", 0.1)
     sandbox_default.set_faults(latency_s=0.3)
     Path("sub").mkdir()
     run = frame(40).ie.extract(PROMPT, schema=SCHEMA, background=True, max_workers=2, cache_path="a.sqlite")
