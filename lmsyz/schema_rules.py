@@ -104,8 +104,8 @@ def _reads(read: Callable[[str], Any], value: str) -> bool:
 
 
 def _date(text: str) -> None:
-    date.fromisoformat(text)
-    if len(text) != 10:  # 20240131 and 2024-W05-3 are ISO 8601, but no YYYY-MM-DD
+    # 20240131 and 2024-W05-3 are ISO 8601 too, but no YYYY-MM-DD.
+    if date.fromisoformat(text).isoformat() != text:
         raise ValueError
 
 
@@ -113,6 +113,12 @@ def _date_time(text: str) -> None:
     _date(text[:10])
     datetime.fromisoformat(text)
     if len(text) < 16:
+        raise ValueError
+
+
+def _time(text: str) -> None:
+    time.fromisoformat(text)
+    if text[2:3] != ":":  # 09 and 0930 are ISO 8601 too, but tell no hh:mm
         raise ValueError
 
 
@@ -125,7 +131,7 @@ def _email(text: str) -> None:
 _FORMATS: Mapping[str, Callable[[str], Any]] = {
     "date": _date,
     "date-time": _date_time,
-    "time": time.fromisoformat,
+    "time": _time,
     "uuid": uuid.UUID,
     "ipv4": ipaddress.IPv4Address,
     "ipv6": ipaddress.IPv6Address,

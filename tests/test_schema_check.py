@@ -159,6 +159,7 @@ def test_a_reason_does_not_change_with_the_value_or_its_place_in_a_list() -> Non
         ({"type": "array", "items": {"type": "integer"}, "uniqueItems": True}, [1, 2], [1, 1.0], "with no item twice"),
         ({"type": "string", "format": "date"}, "2024-02-29", "2023-02-29", "a date as YYYY-MM-DD"),
         ({"type": "string", "format": "date"}, "2024-02-29", "20240229", "a date as YYYY-MM-DD"),
+        ({"type": "string", "format": "date"}, "2024-02-29", "2024-W09-4", "a date as YYYY-MM-DD"),
         ({"type": "string", "format": "date"}, "2024-02-29", "29 February 2024", "a date as YYYY-MM-DD"),
         (
             {"type": "string", "format": "date-time"},
@@ -167,6 +168,7 @@ def test_a_reason_does_not_change_with_the_value_or_its_place_in_a_list() -> Non
             "a date and time as YYYY-MM-DDThh:mm:ss",
         ),
         ({"type": "string", "format": "time"}, "09:30:00", "half past nine", "a time as hh:mm:ss"),
+        ({"type": "string", "format": "time"}, "09:30", "09", "a time as hh:mm:ss"),
         ({"type": "string", "format": "email"}, "a@b.org", "a at b", "in the format email"),
         ({"type": "string", "format": "uuid"}, "0" * 32, "0", "in the format uuid"),
         ({"type": "string", "format": "ipv4"}, "127.0.0.1", "127.0.0.256", "in the format ipv4"),
