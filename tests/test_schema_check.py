@@ -150,6 +150,7 @@ def test_a_reason_does_not_change_with_the_value_or_its_place_in_a_list() -> Non
         ({"type": "number", "exclusiveMinimum": 0}, 0.1, 0, "more than 0"),
         ({"type": "number", "exclusiveMaximum": 1}, 0.9, 1, "less than 1"),
         ({"type": "number", "multipleOf": 0.1}, 0.3, 0.25, "a multiple of 0.1"),
+        ({"type": "number", "multipleOf": 0.01}, 1e30, 1e-30, "a multiple of 0.01"),
         ({"type": "integer", "multipleOf": 5}, 10, 11, "a multiple of 5"),
         ({"type": "string", "minLength": 2}, "é😀", "é", "at least 2 characters long"),
         ({"type": "string", "maxLength": 2}, "é😀", "abc", "at most 2 characters long"),
