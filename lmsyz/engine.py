@@ -6,6 +6,7 @@ asked; it is pure. Neither knows how a request travels.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -24,6 +25,7 @@ __all__ = ["EMPTY_ROW", "EMPTY_TEXT", "Plan", "Settled", "plan", "settle", "stor
 # Whoever reads an answer back, at whatever depth of calls, and whatever a frame is exported to, must be able to.
 DEEPEST = 100
 TOO_DEEP = "the answer is nested too deeply"
+NOT_FINITE = "the answer holds a number that is not finite"
 
 EMPTY_TEXT = "invalid: empty text"
 EMPTY_ROW = "invalid: neither text nor image"
@@ -309,7 +311,18 @@ def _checked(task: Task, answer: Mapping[str, object]) -> str:
         raise InvalidAnswer(TOO_DEEP) from None
     if text.count("[") + text.count("{") > DEEPEST and _is_deep(found):
         raise InvalidAnswer(TOO_DEEP)
+    if "Infinity" in text and not _is_json(found):
+        raise InvalidAnswer(NOT_FINITE)
     return text if text.isascii() else clean(text)
+
+
+def _is_json(answer: object) -> bool:
+    """Whether an answer has no number that is not finite, as 1e999 is read."""
+    try:
+        json.dumps(answer, allow_nan=False)
+    except ValueError:
+        return False
+    return True
 
 
 def _is_deep(answer: object) -> bool:

@@ -183,6 +183,14 @@ def test_a_cut_reply_keeps_what_was_whole_and_says_truncated_for_the_rest() -> N
     assert settled("", stop=Stop.TRUNCATED).bad.keys() == {0, 1, 2}
 
 
+@pytest.mark.parametrize("number", ["1e999", "-1e999", '[{"n": 1e999}]'])
+def test_a_number_beyond_all_floats_spoils_its_own_row_and_is_never_stored_as_infinity(number: str) -> None:
+    reply = f'{{"all_results": [{{"input_id": "1", "x": {number}}}, {{"input_id": "2", "x": "Infinity", "n": 1e308}}]}}'
+    found = settled(reply, schema=None)
+    assert found.good == {1: '{"x":"Infinity","n":1e+308}'}
+    assert found.bad[0] == "invalid: the answer holds a number that is not finite"
+
+
 @pytest.mark.parametrize(
     ("stop", "reason"),
     [(Stop.REFUSED, "refused: the model refused (I would rather not)"), (Stop.FILTERED, "refused: content filter")],
