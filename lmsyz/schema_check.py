@@ -1,8 +1,8 @@
 """Hold one answer against the row schema: validated, and coerced only where nothing can be lost. Pure.
 
 Lossless coercions: ``1999.0`` becomes ``1999`` where an integer is asked, an integer becomes a float where a number is,
-an enum's value in other letter case or spacing becomes the enum's own, an absent field that may be null becomes null.
-Text is never read as a number. Fields that were not asked for are dropped.
+an enum's value in other letter case, spacing or Unicode form becomes the enum's own, an absent field that may be null
+becomes null. Text is never read as a number. Fields that were not asked for are dropped.
 
 A reason is worded so that rows that failed for one cause share it, since a run's report groups by it: it names the
 field (``people[].name``, never a position in a list), and says what came by its kind. The value itself is in

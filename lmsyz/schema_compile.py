@@ -7,6 +7,7 @@ in our own words.
 from __future__ import annotations
 
 import math
+import unicodedata
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -336,7 +337,9 @@ def _closed(node: Node, where: str) -> Checker:
 
 
 def _fold(text: str) -> str:
-    return " ".join(text.casefold().split())
+    # One letter may be one character or two (e and an accent), which nobody can see.
+    folded = text.casefold() if text.isascii() else unicodedata.normalize("NFC", text.casefold())
+    return " ".join(folded.split())
 
 
 def _word(value: Any) -> str:

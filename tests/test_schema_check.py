@@ -42,6 +42,8 @@ def refused(obj: Any, answer: Any) -> InvalidAnswer:
         (str, "naïve 😀", "naïve 😀"),
         (["Good", "bad"], " good ", "Good"),
         (["Very good", "bad"], "VERY  good", "Very good"),
+        (["Caf\u00e9", "bar"], "CAFE\u0301", "Caf\u00e9"),
+        (["Cafe\u0301", "bar"], "Caf\u00e9", "Cafe\u0301"),
         (["a", "A"], "A", "A"),
         ([1, 2], 2.0, 2),
         ([1.5, 2], 2, 2),
