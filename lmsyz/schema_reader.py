@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from lmsyz.schema_normal import CONSTRAINTS, JSON_TYPES, NULL, Node, Path, described, refusal, shorten
-from lmsyz.schema_rules import read_constraint
+from lmsyz.schema_rules import read_constraint, rule
 
 __all__ = ["normalise"]
 
@@ -46,6 +46,7 @@ _MEANINGFUL = (
     *("type", "enum", "const", "$ref", "anyOf", "oneOf", "properties", "required", "items", "additionalProperties"),
     *dict.fromkeys(keyword for keywords in CONSTRAINTS.values() for keyword in keywords),
 )
+_HINTS = ("format", "pattern")
 _BOUNDS = (("minimum", "maximum"), ("minLength", "maxLength"), ("minItems", "maxItems"))
 # Putting definitions in place may multiply them; both providers refuse far less than this.
 _MAX_NODES = 20_000
@@ -264,11 +265,16 @@ def _enum(raw: Mapping[str, Any], types: list[str], path: Path) -> Node:
     values = raw["enum"] if "enum" in raw else [raw["const"]]
     if not isinstance(values, list) or not values:
         raise refusal(path, "has no allowed values", "List at least one.")
+    if "enum" in raw and "const" in raw and [(type(v), v) for v in values] != [(type(raw["const"]), raw["const"])]:
+        # The const alone holds; to read the enum would accept what it forbids.
+        raise refusal(path, "has 'const' beside an 'enum' of other values", "Leave out the one that is not meant.")
     kept = [value for value in values if value is not None]
     # ["string", "null"] with an enum that forgets null means null all the same; to read it to the
     # letter would force the model to make a value up.
     may_be_null = len(kept) < len(values) or "null" in types
     core = [_closed(kept, [t for t in types if t != "null"], path)] if kept else []
+    for node in core:
+        _hold_to_bounds(node, raw, path)
     return _union([*core, NULL] if may_be_null else core)
 
 
@@ -284,6 +290,17 @@ def _closed(values: list[Any], types: list[str], path: Path) -> Node:
         twice = next(value for value in values if values.count(value) > 1)
         raise refusal(path, f"allows {twice!r} twice", "List every value once.")
     return _closed_node(name, values)
+
+
+def _hold_to_bounds(node: Node, raw: Mapping[str, Any], path: Path) -> None:
+    """Refuse allowed values that a bound beside them forbids; format and pattern there are often no more than hints."""
+    for keyword in CONSTRAINTS.get(node["type"], ()):
+        if keyword not in raw or keyword in _HINTS or (bound := read_constraint(keyword, raw[keyword], path)) is None:
+            continue
+        holds, words = rule(keyword, bound) or (None, "")
+        for value in node.get("enum", ()):
+            if holds and not holds(value):
+                raise refusal(path, f'allows {value!r}, which breaks its own rule "{words}"', "List only what fits.")
 
 
 def _closed_node(name: str, values: list[Any]) -> Node:
