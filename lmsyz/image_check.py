@@ -21,6 +21,7 @@ __all__ = ["media_type_of", "pixels_of", "read_images"]
 PIECE = 1 << 20
 HEAD = 1 << 18  # a photograph's preview and colour profile may stand before its size
 OFFENDERS_SHOWN = 5
+LONGEST_SHOWN = 200
 KINDS = "a path, an http(s) or data URL, or bytes; None where a row has no image"
 SIZES_FOLLOW = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})  # JPEG's frame markers
 
@@ -132,9 +133,9 @@ def _image(value: object) -> Image:
     if isinstance(value, str) and value.lower().startswith(WEB):
         return _web_image(value)
     if isinstance(value, str) and value.strip() and not (value.partition("://")[1]):
-        return _file_image(Path(value).expanduser())
+        return _file_image(Path(value))
     if isinstance(value, os.PathLike):
-        return _file_image(Path(os.fsdecode(value)).expanduser())
+        return _file_image(Path(os.fsdecode(value)))
     if isinstance(value, str):
         shown = f"{value[:60]!r} is no address that a provider fetches" if value.strip() else "an empty text"
         raise _Unfit(f"{shown}")
@@ -153,18 +154,31 @@ def _web_image(url: str) -> Image:
 
 
 def _file_image(path: Path) -> Image:
-    # What a path means must not change with the working directory of a run in the background.
-    path = path.absolute()
-    if path.exists() and not path.is_file():
-        raise _Unfit(f"{str(path)!r} is {'a folder' if path.is_dir() else 'no file'}")
+    path = _at_home(path)
+    shown = repr(_shortened(str(path)))
     try:
-        return _described(_pieces(path), path, repr(str(path)))
+        if path.exists() and not path.is_file():
+            raise _Unfit(f"{shown} is {'a folder' if path.is_dir() else 'no file'}")
+        return _described(_pieces(path), path, shown)
     except FileNotFoundError as error:
-        raise _Unfit(f"there is no file {str(path)!r}") from error
+        raise _Unfit(f"there is no file {shown}") from error
     except (OSError, ValueError) as error:
         if isinstance(error, _Unfit):
             raise
-        raise _Unfit(f"{str(path)!r} cannot be read ({getattr(error, 'strerror', None) or error})") from error
+        raise _Unfit(f"{shown} cannot be read ({getattr(error, 'strerror', None) or error})") from error
+
+
+def _at_home(path: Path) -> Path:
+    """Return what a path means now: it must not change with the working directory of a run in the background."""
+    try:
+        return path.expanduser().absolute()
+    except RuntimeError:  # nobody is called so: the tilde is the name's own
+        return path.absolute()
+
+
+def _shortened(path: str) -> str:
+    # An image's base64 without "data:" before it is taken for a path.
+    return path if len(path) <= LONGEST_SHOWN else f"{path[:LONGEST_SHOWN]}…"
 
 
 def _pieces(path: Path) -> Iterator[bytes]:

@@ -269,6 +269,8 @@ def test_an_address_that_cannot_be_fetched_fails_its_row_alone(
         (".", "is a folder"),
         (b"%PDF-1.7 ...", "neither PNG, JPEG, GIF nor WEBP"),
         (b"", "there are none"),
+        ("~nobody-of-this-name/a.png", "there is no file"),
+        ("iVBORw0KGgo" * 400, "cannot be read"),
         ("", "an empty text"),
         ("  ", "an empty text"),
         (7, "a value of type int"),
@@ -291,6 +293,13 @@ def test_what_cannot_be_sent_is_refused_before_any_file_or_request(
         assert said in str(told.value)
     assert [path.name for path in tmp_path.iterdir() if path.name != "sandbox"] == []
     assert sandbox_default.stats()["n_requests"] == 0
+
+
+def test_a_file_whose_name_begins_with_a_tilde_is_read_where_nobody_is_called_so(tmp_path: Path) -> None:
+    Path("~scan.png").write_bytes(png())
+    (image,) = read_images(["~scan.png"], column="image", limits=LIMITS)
+    assert image is not None
+    assert image.source == tmp_path / "~scan.png"
 
 
 def test_a_pipe_is_no_image_and_does_not_hold_the_call_up(sandbox_default: Any, tmp_path: Path) -> None:
