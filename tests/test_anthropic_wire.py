@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from scripted_server import MESSAGES_REPLY, ScriptedServer, Step, provider_at, scripted, task_of
 
+from lmsyz.alignment import salvage_results
 from lmsyz.errors import (
     BlockedError,
     ProviderError,
@@ -144,6 +145,16 @@ def test_a_tools_input_is_read_as_json_text() -> None:
     )
     assert reply.text == '{"all_results": ["ä"]}'
     assert reply.stop is Stop.COMPLETE
+
+
+def test_a_tool_call_that_was_cut_is_not_read_as_whole() -> None:
+    # The API closes what it cut: the last row may be half of itself, and look like any other.
+    rows = [{"input_id": "1", "said": "all of it}"}, {"input_id": "2", "said": "half of"}]
+    for results, whole in ((rows, rows[:1]), (rows[:1], []), ([], [])):
+        reply = read({"type": "tool_use", "name": "rows", "input": {"all_results": results}}, reason="max_tokens")
+        assert reply.stop is Stop.TRUNCATED
+        assert salvage_results(reply.text) == whole
+    assert salvage_results(read({"type": "tool_use", "name": "rows", "input": {}}, reason="max_tokens").text) == []
 
 
 def test_cached_input_is_counted_in_as_openai_does() -> None:

@@ -114,10 +114,11 @@ class AnthropicProvider:
         if not isinstance(payload.get("content"), list) and not reason:
             raise no_reply(NAME, text)
         details = as_dict(payload.get("stop_details"))
+        # pause_turn and reasons still to come leave a reply that is held against its rows like any other.
+        stop = STOPS.get(str(reason), Stop.COMPLETE)
         return Reply(
-            text=_text_of(dicts_in(payload.get("content"))),
-            # pause_turn and reasons still to come leave a reply that is held against its rows like any other.
-            stop=STOPS.get(str(reason), Stop.COMPLETE),
+            text=_text_of(dicts_in(payload.get("content")), is_cut=stop is Stop.TRUNCATED),
+            stop=stop,
             detail=hide_keys(str(details.get("explanation") or details.get("category") or "")),
             model=str(payload.get("model") or ""),
             usage=_usage(as_dict(payload.get("usage"))),
@@ -136,11 +137,13 @@ class AnthropicProvider:
         return render(task.schema, "anthropic", verify=task.verify)
 
 
-def _text_of(blocks: list[JsonObject]) -> str:
+def _text_of(blocks: list[JsonObject], *, is_cut: bool) -> str:
     """Return a tool's input as JSON text, or else the text blocks; thinking blocks come before either."""
     for block in blocks:
         if block.get("type") == "tool_use" and block.get("name") == TOOL_NAME:
-            return json.dumps(block.get("input"), ensure_ascii=False)
+            text = json.dumps(block.get("input"), ensure_ascii=False)
+            # An input that was cut comes closed as if it were whole: its last row may have half of what it says.
+            return text.rstrip("]}") if is_cut else text
     return "".join(str(b.get("text") or "") for b in blocks if b.get("type") == "text")
 
 
