@@ -66,6 +66,7 @@ def _cost(endpoint: str, model: str, usage: Usage) -> float | None:
         output_tokens=usage.output_tokens,
         cache_read_tokens=usage.cached_tokens,
         cache_write_tokens=usage.cache_write_tokens,
+        cache_write_1h_tokens=usage.cache_write_1h_tokens,
     )
     try:
         price = calc_price(

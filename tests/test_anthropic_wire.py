@@ -162,6 +162,7 @@ def test_cached_input_is_counted_in_as_openai_does() -> None:
         "input_tokens": 10,
         "cache_read_input_tokens": 400,
         "cache_creation_input_tokens": 50,
+        "cache_creation": {"ephemeral_5m_input_tokens": 20, "ephemeral_1h_input_tokens": 30},
         "output_tokens": 7,
         "output_tokens_details": {"thinking_tokens": 3},
         "service_tier": "standard",
@@ -171,6 +172,7 @@ def test_cached_input_is_counted_in_as_openai_does() -> None:
         output_tokens=7,
         cached_tokens=400,
         cache_write_tokens=50,
+        cache_write_1h_tokens=30,
         reasoning_tokens=3,
         service_tier="standard",
     )

@@ -50,6 +50,11 @@ def test_cached_input_is_part_of_the_input_and_costs_less(endpoint: str) -> None
     assert cost(endpoint, model, usage) == pytest.approx((100 * 0.10 + 400 * 0.01 + 500 * 0.125) / 1e6)
 
 
+def test_a_prompt_cache_that_is_kept_for_an_hour_costs_twice_the_input() -> None:
+    usage = Usage(input_tokens=1_000, output_tokens=0, cache_write_tokens=1_000, cache_write_1h_tokens=400)
+    assert cost(ANTHROPIC, DEFAULT_MODELS["anthropic"], usage) == pytest.approx((600 * 0.125 + 400 * 0.20) / 1e6)
+
+
 @pytest.mark.parametrize(("tier", "factor"), [("default", 1.0), ("standard", 1.0), ("flex", 0.5), ("priority", 2.0)])
 def test_the_service_tier_has_its_price(tier: str, factor: float) -> None:
     usage = Usage(input_tokens=10_000, output_tokens=1_000, service_tier=tier)

@@ -157,6 +157,7 @@ def _usage(usage: JsonObject) -> Usage:
         output_tokens=as_int(usage.get("output_tokens")),
         cached_tokens=read,
         cache_write_tokens=written,
+        cache_write_1h_tokens=as_int(as_dict(usage.get("cache_creation")).get("ephemeral_1h_input_tokens")),
         reasoning_tokens=as_int(as_dict(usage.get("output_tokens_details")).get("thinking_tokens")),
         service_tier=str(usage.get("service_tier") or ""),
     )

@@ -61,13 +61,15 @@ class Stop(StrEnum):
 class Usage:
     """Tokens of one exchange; ``input_tokens`` includes what was read from and written to a prompt cache.
 
-    None means that the server did not say. ``service_tier`` is what it was processed and priced as, where told.
+    None means that the server did not say. What a prompt cache keeps for an hour is counted in what was written to it
+    and has a price of its own. ``service_tier`` is what it was processed and priced as, where told.
     """
 
     input_tokens: int | None = None
     output_tokens: int | None = None
     cached_tokens: int | None = None
     cache_write_tokens: int | None = None
+    cache_write_1h_tokens: int | None = None
     reasoning_tokens: int | None = None
     service_tier: str = ""
 
