@@ -121,21 +121,33 @@ def salvage_results(text: str) -> list[Any]:
     text = text.rpartition("</think>")[2]
     if "<think>" in text:
         return []
-    starts = [at for at in (text.find(f'"{key}"') for key in ENVELOPE_KEYS) if at >= 0]
-    start = text.find("[", min(starts)) if starts else -1
-    if start < 0:
-        return []
+    results: list[Any] = []
+    at = 0
+    while (start := _next_list(text, at)) >= 0:
+        # Of several lists the last one counts: those before it were drafts.
+        results, at = _whole_results(text, start)
+    return results
+
+
+def _next_list(text: str, at: int) -> int:
+    """Return where the next list of results begins, -1 where there is none."""
+    starts = [found for found in (text.find(f'"{key}"', at) for key in ENVELOPE_KEYS) if found >= 0]
+    return text.find("[", min(starts)) if starts else -1
+
+
+def _whole_results(text: str, start: int) -> tuple[list[Any], int]:
+    """Return the whole results of a list, and where it ends: at its bracket, or where the text is cut or broken."""
     results: list[Any] = []
     at = start + 1
     while True:
         while at < len(text) and text[at] in " \t\r\n,":
             at += 1
         if at >= len(text) or text[at] != "{":
-            return results
+            return results, at if text[at : at + 1] == "]" else len(text)
         try:
             value, at = _decoder.raw_decode(text, at)
         except (ValueError, RecursionError):
-            return results
+            return results, len(text)
         results.append(value)
 
 

@@ -275,6 +275,13 @@ def test_the_results_before_a_cut_are_kept_and_the_cut_one_is_not() -> None:
     assert salvage_results(f'{{"all_results": [{ROW}, ' + '{"a":' * 100_000) == [{"input_id": "1", "n": 3}]
 
 
+def test_of_a_draft_and_a_cut_reply_the_draft_is_no_answer() -> None:
+    draft, other = 'Draft: {"all_results": [' + ROW + "]}", '{"input_id": "1", "n": 4}'
+    assert salvage_results(f'{draft} No. {{"all_results": [{other}, {{"inp') == [{"input_id": "1", "n": 4}]
+    assert salvage_results(f'{draft} No. {{"all_results": [{{"inp') == []
+    assert salvage_results(f"{draft} These are the") == [{"input_id": "1", "n": 3}]
+
+
 def test_what_a_model_thought_is_no_answer() -> None:
     draft = '<think>{"all_results":[{"input_id":"a","n":1}]} no'
     assert salvage_results(draft) == []
