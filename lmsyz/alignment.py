@@ -97,6 +97,8 @@ def read_results(text: str) -> list[Any]:
     except ValueError:
         pass
     body = text.rpartition("</think>")[2]
+    if body.lstrip().startswith("<think>"):
+        raise MalformedError(f"the reply stopped while the model was thinking (got {_shorten(text)!r})")
     starts = [i for i in (body.find("{"), body.find("[")) if i >= 0]
     end = max(body.rfind("}"), body.rfind("]"))
     if not starts or end < min(starts):

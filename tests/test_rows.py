@@ -220,6 +220,7 @@ ROW = '{"input_id": "1", "n": 3}'
         f"```json\n[{ROW}]\n```",
         f'<think>{{"all_results": []}} no, wait</think>{{"all_results": [{ROW}]}}',
         f'Here you are: {{"all_results": [{ROW}]}} Anything else?',
+        f'```json\n{{"all_results": [{ROW}], "of": "<think>"}}\n```',
     ],
 )
 def test_the_results_are_found_in_what_models_write_around_them(text: str) -> None:
@@ -238,6 +239,8 @@ def test_the_results_are_found_in_what_models_write_around_them(text: str) -> No
         '{"tone": "good"}',
         "[" * 100_000,
         '"all_results"',
+        f'<think>It may be {{"all_results": [{ROW}]}}, or not',
+        f'\n<think>{{"all_results": [{ROW}]}}',
     ],
 )
 def test_what_is_not_the_json_that_was_asked_for_is_malformed_and_never_repaired(text: str) -> None:
