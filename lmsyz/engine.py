@@ -311,13 +311,13 @@ def _checked(task: Task, answer: Mapping[str, object]) -> str:
         raise InvalidAnswer(TOO_DEEP) from None
     if text.count("[") + text.count("{") > DEEPEST and _is_deep(found):
         raise InvalidAnswer(TOO_DEEP)
-    if "Infinity" in text and not _is_json(found):
+    if ("Infinity" in text or "NaN" in text) and not _is_json(found):
         raise InvalidAnswer(NOT_FINITE)
     return text if text.isascii() else clean(text)
 
 
 def _is_json(answer: object) -> bool:
-    """Whether an answer has no number that is not finite, as 1e999 is read."""
+    """Whether an answer has no number that is not finite, as 1e999 is read and a model's own code may return."""
     try:
         json.dumps(answer, allow_nan=False)
     except ValueError:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from cache_records import exchange, seed_file
+from pydantic import BaseModel, field_validator
 
 from lmsyz.cache import SqliteCache
 from lmsyz.engine import plan, settle
@@ -188,6 +189,23 @@ def test_a_number_beyond_all_floats_spoils_its_own_row_and_is_never_stored_as_in
     reply = f'{{"all_results": [{{"input_id": "1", "x": {number}}}, {{"input_id": "2", "x": "Infinity", "n": 1e308}}]}}'
     found = settled(reply, schema=None)
     assert found.good == {1: '{"x":"Infinity","n":1e+308}'}
+    assert found.bad[0] == "invalid: the answer holds a number that is not finite"
+
+
+class Scores(BaseModel):
+    scores: list[float]
+    said: str
+
+    @field_validator("scores")
+    @classmethod
+    def without_zeros(cls, scores: list[float]) -> list[float]:
+        return [score or float("nan") for score in scores]
+
+
+def test_a_models_own_code_that_makes_a_number_none_fails_its_row_and_nothing_is_stored_as_nan() -> None:
+    results = [{"input_id": "1", "scores": [0.0], "said": "a"}, {"input_id": "2", "scores": [1.0], "said": "NaN"}]
+    found = settled(results, schema=read_schema(Scores))
+    assert found.good == {1: '{"scores":[1.0],"said":"NaN"}'}
     assert found.bad[0] == "invalid: the answer holds a number that is not finite"
 
 
