@@ -8,8 +8,10 @@ from lmsyz.providers.base import Usage
 
 __all__ = ["BATCH_TIER", "Pricer"]
 
-# Tiers at the listed price; "auto" is only ever asked for. The tiers that have a list of their own are named to it.
-USUAL_TIERS = ("", "default", "standard", "auto")
+# Tiers at the listed price; "auto" is only ever asked for, and "on_demand" is Groq's word where none is (LangChain's
+# integration test of ChatGroq, https://github.com/langchain-ai/langchain/pull/31801). The tiers that have a list of
+# their own are named to it.
+USUAL_TIERS = ("", "default", "standard", "auto", "on_demand")
 OTHER_TIERS = ("flex", "priority", "fast")
 BATCH_TIER = "batch"
 

@@ -55,6 +55,12 @@ def test_a_prompt_cache_that_is_kept_for_an_hour_costs_twice_the_input() -> None
     assert cost(ANTHROPIC, DEFAULT_MODELS["anthropic"], usage) == pytest.approx((600 * 0.125 + 400 * 0.20) / 1e6)
 
 
+def test_groqs_usual_tier_has_the_listed_price() -> None:
+    usage = Usage(input_tokens=10_000, output_tokens=1_000, service_tier="on_demand")
+    groq = "https://api.groq.com/openai/v1"
+    assert cost(groq, "llama-3.3-70b-versatile", usage) == cost(groq, "llama-3.3-70b-versatile") is not None
+
+
 @pytest.mark.parametrize(("tier", "factor"), [("default", 1.0), ("standard", 1.0), ("flex", 0.5), ("priority", 2.0)])
 def test_the_service_tier_has_its_price(tier: str, factor: float) -> None:
     usage = Usage(input_tokens=10_000, output_tokens=1_000, service_tier=tier)
