@@ -70,14 +70,17 @@ def _cost(endpoint: str, model: str, usage: Usage) -> float | None:
         cache_write_tokens=usage.cache_write_tokens,
         cache_write_1h_tokens=usage.cache_write_1h_tokens,
     )
+
+    def listed(tier: str) -> float:
+        context = _context(tier)
+        price = calc_price(tokens, model_ref=name, provider_api_url=endpoint, price_context=context)
+        return float(price.total_price)
+
+    name = model.removeprefix("models/")
     try:
-        price = calc_price(
-            tokens,
-            model_ref=model.removeprefix("models/"),
-            provider_api_url=endpoint,
-            price_context=_context(tier),
-        )
+        price = listed(tier)
+        # Where a list has no price for batches, that of live calls is what comes, and no batch costs as much.
+        return None if tier == BATCH_TIER and price and price == listed("") else price
     except (LookupError, ValueError):
         # No list for this endpoint or model; or tokens that cannot be, such as more cached than there were.
         return None
-    return float(price.total_price)

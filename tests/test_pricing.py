@@ -61,6 +61,13 @@ def test_groqs_usual_tier_has_the_listed_price() -> None:
     assert cost(groq, "llama-3.3-70b-versatile", usage) == cost(groq, "llama-3.3-70b-versatile") is not None
 
 
+def test_a_batch_costs_what_its_list_says_and_is_never_priced_as_live_calls_are() -> None:
+    usage = Usage(input_tokens=10_000, output_tokens=1_000, service_tier="batch")
+    assert cost(OPENAI, "gpt-6-luna", usage) == pytest.approx(0.0015 / 2)
+    assert cost("https://api.groq.com/openai/v1", "llama-3.3-70b-versatile", usage) is None
+    assert cost("https://openrouter.ai/api/v1", "deepseek/deepseek-r1:free", usage) == 0
+
+
 @pytest.mark.parametrize(("tier", "factor"), [("default", 1.0), ("standard", 1.0), ("flex", 0.5), ("priority", 2.0)])
 def test_the_service_tier_has_its_price(tier: str, factor: float) -> None:
     usage = Usage(input_tokens=10_000, output_tokens=1_000, service_tier=tier)
