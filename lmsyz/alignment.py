@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from typing import Any
+from unicodedata import normalize
 
 from lmsyz.errors import MalformedError
 from lmsyz.rows import ID_FIELD, OPENING_FIELD, Chunk, letters
@@ -193,7 +194,16 @@ def _index_of(result: object, by_id: Mapping[str, int], *, alone: bool) -> int |
         return 0 if alone else None
     if isinstance(wire_id, bool) or not isinstance(wire_id, (str, int, float)):
         return None
-    return by_id.get(str(wire_id))
+    index = by_id.get(str(wire_id))
+    return _alike(str(wire_id), by_id) if index is None else index
+
+
+def _alike(wire_id: str, by_id: Mapping[str, int]) -> int | None:
+    """Return the one row whose id this is in another Unicode form, as a file's name may have; None for none or two."""
+    if wire_id.isascii():
+        return None
+    found = [index for known, index in by_id.items() if normalize("NFC", known) == normalize("NFC", wire_id)]
+    return found[0] if len(found) == 1 else None
 
 
 def _id_of(result: object) -> str:

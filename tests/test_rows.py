@@ -143,6 +143,21 @@ def test_an_id_that_came_back_as_a_number_is_still_the_rows_own() -> None:
     assert align([{"input_id": 1.5, "n": 2}], halves).answers == {1: {"n": 2}}
 
 
+def test_an_id_that_came_back_in_the_other_unicode_form_is_the_rows_own_where_no_other_is_like_it() -> None:
+    apart, joined = "Mu\u0308ller.pdf", "M\u00fcller.pdf"
+    asked = make_chunk(rows_of(["a", "b"], [apart, "Muller.pdf"]), range(2))
+    assert align([{"input_id": joined, "n": 1}], asked).answers == {0: {"n": 1}}
+    assert align([{"input_id": joined, "n": 1}, {"input_id": apart, "n": 2}], asked).duplicated == (0,)
+    both = make_chunk(rows_of(["a", "b"], [apart, joined]), range(2))
+    assert align([{"input_id": joined, "n": 2}, {"input_id": apart, "n": 1}], both).answers == {
+        0: {"n": 1},
+        1: {"n": 2},
+    }
+    assert align([{"input_id": joined, "n": 2}], both).answers == {1: {"n": 2}}
+    angstrom = make_chunk(rows_of(["a", "b"], ["A\u030a", "\u00c5"]), range(2))
+    assert align([{"input_id": "\u212b", "n": 1}], angstrom).foreign == ("\u212b",)
+
+
 def test_one_answer_without_an_id_belongs_to_the_one_row_asked_and_to_no_other() -> None:
     assert align([{"n": 1}], chunk_of(1)).answers == {0: {"n": 1}}
     assert align([{"n": 1}, {"n": 2}], chunk_of(1)).answers == {}
