@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Any
+from unicodedata import normalize
 
 from lmsyz.images import IMAGE_FIELD, Image
 
@@ -268,4 +269,5 @@ def _opening(text: str) -> str:
 
 def letters(text: str) -> str:
     """Return a text's letters and digits alone, in lower case, as openings are compared."""
-    return "".join(c for c in text.casefold() if c.isalnum())
+    text = text.casefold() if text.isascii() else normalize("NFC", text.casefold())
+    return "".join(c for c in text if c.isalnum())

@@ -6,6 +6,7 @@ import json
 import random
 from collections.abc import Sequence
 from typing import Any
+from unicodedata import normalize
 
 import pytest
 from hypothesis import given
@@ -197,6 +198,15 @@ def test_an_echo_that_fits_another_row_as_well_or_is_a_few_letters_is_no_proof()
     for echo in ("w", "word0", "something else altogether, of the same length"):
         reply = [{"input_id": "r0", "input_opening": echo}]
         assert align(reply, chunk, verify=True).answers == {}, echo
+
+
+def test_an_echo_fits_in_either_unicode_form() -> None:
+    texts = [normalize("NFD", text) for text in ("회사는 배당을 늘렸다", "Đặng Thị Bích")]
+    chunk = make_chunk(rows_of(texts, ["a", "b"]), range(2))
+    reply = [{"input_id": i, "input_opening": normalize("NFC", text)} for i, text in zip("ab", texts, strict=True)]
+    assert align(reply, chunk, verify=True).swapped == ()
+    reply[0]["input_id"], reply[1]["input_id"] = "b", "a"
+    assert align(reply, chunk, verify=True).swapped == (0, 1)
 
 
 def test_a_row_alone_needs_no_echo() -> None:
