@@ -27,6 +27,7 @@ __all__ = [
     "answer_json",
     "chunk_positions",
     "estimate_tokens",
+    "is_unspaced",
     "letters",
     "make_chunk",
     "text_key",
@@ -37,6 +38,7 @@ ID_FIELD = "input_id"
 TEXT_FIELD = "input_text"
 OPENING_FIELD = "input_opening"
 OPENING_WORDS = 8
+UNSPACED_LETTERS = 16  # about as many are eight words of Chinese or Japanese
 SHUFFLE_SEED = 42
 Merge = Callable[[list[dict[str, Any]]], Mapping[str, Any]]
 
@@ -264,7 +266,20 @@ def _wire_ids(rows: Rows, positions: Sequence[int]) -> tuple[str, ...]:
 
 
 def _opening(text: str) -> str:
-    return letters(" ".join(text[:400].split()[:OPENING_WORDS]))
+    words = text[:400].split()[:OPENING_WORDS]
+    if text[:400].isascii():
+        return letters(" ".join(words))
+    opening = ""
+    for word in map(letters, words):
+        if len(word) > UNSPACED_LETTERS and is_unspaced(word):
+            return opening + word[:UNSPACED_LETTERS]
+        opening += word
+    return opening
+
+
+def is_unspaced(opening: str) -> bool:
+    """Whether an opening is of a script that may have no spaces between words, as Chinese: few letters have a case."""
+    return sum(c.isalpha() and c.lower() == c.upper() for c in opening) > len(opening) // 2
 
 
 def letters(text: str) -> str:

@@ -209,6 +209,21 @@ def test_an_echo_fits_in_either_unicode_form() -> None:
     assert align(reply, chunk, verify=True).swapped == (0, 1)
 
 
+@pytest.mark.parametrize("n_letters", [8, 12, 16, 30, 60, 120])
+def test_an_echo_fits_where_a_script_has_no_spaces_between_words(n_letters: int) -> None:
+    texts = [
+        "公司董事会今日宣布派发末期股息每股两角并同时回购不超过百分之五的流通股份以回报长期支持公司的全体股东。" * 5,
+        "受原材料价格上涨影响该集团上半年净利润同比下降三成管理层预计下半年的经营环境仍将面临较大的不确定性。" * 5,
+        "当社は本日開催の取締役会において新工場の建設を決議しましたのでここにお知らせいたします投資額は百億円です。"
+        * 5,
+    ]
+    chunk = make_chunk(rows_of(texts, ["a", "b", "c"]), range(3))
+    reply = [{"input_id": i, "input_opening": text[:n_letters]} for i, text in zip("abc", texts, strict=True)]
+    assert align(reply, chunk, verify=True).swapped == ()
+    reply[0]["input_id"], reply[1]["input_id"] = "b", "a"
+    assert align(reply, chunk, verify=True).swapped == (0, 1)
+
+
 def test_a_row_alone_needs_no_echo() -> None:
     chunk = chunk_of(1)
     assert align([{"input_id": "r0", "n": 0}], chunk, verify=True).answers == {0: {"n": 0}}
