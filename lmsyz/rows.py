@@ -40,6 +40,7 @@ OPENING_FIELD = "input_opening"
 OPENING_WORDS = 8
 UNSPACED_LETTERS = 16  # about as many are eight words of Chinese or Japanese
 SHUFFLE_SEED = 42
+LOOK_AHEAD = 200  # rows passed over for one that opens otherwise; looking through all of them takes hours for 100,000
 Merge = Callable[[list[dict[str, Any]]], Mapping[str, Any]]
 
 
@@ -190,27 +191,28 @@ def chunk_positions(
     random.Random(SHUFFLE_SEED).shuffle(order)
     pending: list[int] = []
     openings: set[str] = set()
-    tokens = 0
-    waiting: list[int] = []
-    queue: Iterable[int] = order
+    tokens = n_passed = 0
+    queue: Iterable[tuple[int, str]] = (
+        (position, _opening(rows.texts[position] or "") if distinct_openings else "") for position in order
+    )
     while True:
-        waiting = []
-        for position in queue:
-            text = rows.texts[position] or ""
-            cost = estimate_tokens(text)
-            opening = _opening(text) if distinct_openings else ""
-            if distinct_openings and opening in openings:
-                waiting.append(position)
+        waiting: list[tuple[int, str]] = []
+        for position, opening in queue:
+            is_taken = distinct_openings and opening in openings
+            if is_taken and n_passed < LOOK_AHEAD:
+                n_passed += 1
+                waiting.append((position, opening))
                 continue
-            if pending and (len(pending) >= size or tokens + cost > token_budget):
+            cost = estimate_tokens(rows.texts[position] or "")
+            if is_taken or (pending and (len(pending) >= size or tokens + cost > token_budget)):
                 yield tuple(pending)
-                pending, openings, tokens = [], set(), 0
+                pending, openings, tokens, n_passed = [], set(), 0, 0
             pending.append(position)
             openings.add(opening)
             tokens += cost
         if pending:
             yield tuple(pending)
-            pending, openings, tokens = [], set(), 0
+            pending, openings, tokens, n_passed = [], set(), 0, 0
         if not waiting:
             return
         queue = waiting

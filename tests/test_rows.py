@@ -94,6 +94,24 @@ def test_rows_that_open_alike_never_share_a_chunk_where_echoes_must_tell_them_ap
     assert [len(set(c) & {0, 1, 2}) for c in chunks] == [1, 1, 1]
 
 
+def test_of_thousands_of_rows_that_open_alike_each_is_looked_at_a_few_hundred_times(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looks = 0
+
+    class Opening(str):
+        def __hash__(self) -> int:
+            nonlocal looks
+            looks += 1
+            return super().__hash__()
+
+    monkeypatch.setattr("lmsyz.rows._opening", lambda text: Opening("the same"))
+    rows = rows_of([f"Row {i}" for i in range(3_000)])
+    chunks = list(chunk_positions(rows, range(3_000), size=20, token_budget=10**6, distinct_openings=True))
+    assert sorted(chunks) == [(i,) for i in range(3_000)]
+    assert looks < 3_000 * 300
+
+
 def test_a_chunk_names_rows_by_the_users_ids_or_by_opaque_tags() -> None:
     with_ids, without = chunk_of(3), chunk_of(3, ids=False)
     assert with_ids.wire_ids == ("r0", "r1", "r2")
