@@ -53,7 +53,8 @@ class SqliteCache(Lookup, Browse, SeedFace):
         The file. It is made, readable by its owner alone, if it is not there and its directory is. A file
         that the seed package wrote is taken over as it is, and the seed package can still use it.
     read_only : bool
-        Only read: the file must be there, and up to date.
+        Only read: the file must be there; an empty one and the seed package's are read as they are, one of an older
+        lmsyz has to be brought up to date first.
     busy_timeout_s : float
         Seconds to wait while another program writes.
 

@@ -55,7 +55,8 @@ class CacheFile:
     path : str or Path
         The file; made, readable by its owner alone, if it is not there and its directory is.
     read_only : bool
-        Only read: the file must be there, and up to date.
+        Only read: the file must be there; an empty one and the seed package's are read as they are, one of an older
+        lmsyz has to be brought up to date first.
     busy_timeout_s : float
         Seconds to wait while another program writes.
 
@@ -150,6 +151,8 @@ class CacheFile:
         )
         try:
             version = check_ours(db, self._name())
+            if self.read_only and version == 0:
+                return _upgraded_copy(db)
             if self.read_only:
                 self._check_version(version)
             else:
@@ -213,6 +216,20 @@ class CacheFile:
         if code == sqlite3.SQLITE_READONLY and self.read_only and self._connection is not None:
             return CacheError(f"{self._name()} was opened with read_only=True. Open it without, to write")
         return CacheError(f"{self._name()} {WHAT_TO_DO.get(code, 'cannot be used')} ({error})")
+
+
+def _upgraded_copy(file: sqlite3.Connection) -> sqlite3.Connection:
+    """Return a file that has none of our tables as a copy in memory that has them: looking must not write into it."""
+    db = sqlite3.connect(":memory:", check_same_thread=False, isolation_level=None)
+    try:
+        file.backup(db)
+        migrate(db)
+        db.execute("PRAGMA query_only = 1")
+    except BaseException:
+        db.close()
+        raise
+    file.close()
+    return db
 
 
 def set_journal(db: sqlite3.Connection, patience_s: float) -> None:

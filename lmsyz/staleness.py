@@ -127,7 +127,7 @@ def tasks_read(path: Path, task: Task, *, ignore_prompt: bool) -> list[int] | No
 
 
 def opened_to_read(path: Path) -> SqliteCache:
-    """Open a cache file without changing it, or bring one of an older format up to date first."""
+    """Open a cache file without changing it, or bring one of an older lmsyz up to date first."""
     try:
         return SqliteCache(path, read_only=True)
     except CacheError:

@@ -216,10 +216,28 @@ def test_read_only_makes_no_file(path: Path) -> None:
     assert not path.exists()
 
 
-def test_read_only_says_when_a_file_must_be_brought_up_to_date_first(path: Path) -> None:
-    seed_file(path, ("1", "{}", None))
+def test_read_only_says_when_a_file_must_be_brought_up_to_date_first(archived: Path) -> None:
+    raw(archived, "DROP TABLE stale_answers", "PRAGMA user_version = 2")
     with pytest.raises(CacheError, match=r"older version .* open it once with SqliteCache\("):
-        SqliteCache(path, read_only=True)
+        SqliteCache(archived, read_only=True)
+
+
+@pytest.mark.parametrize("mode", ["delete", "wal"])
+def test_read_only_reads_an_empty_file_and_one_of_the_seed_package_and_leaves_them_as_they_are(
+    path: Path, mode: str
+) -> None:
+    empty = path.with_name("empty.sqlite")
+    empty.touch()
+    seed_file(path, ("1", '{"tone": "good"}', None))
+    raw(path, f"PRAGMA journal_mode = {mode}")
+    before = path.read_bytes()
+    with SqliteCache(path, read_only=True) as cache:
+        assert (cache.get("1"), cache.groups()) == ({"tone": "good"}, [])
+        with pytest.raises(CacheError, match="opened with read_only=True"):
+            cache.put("2", {})
+    with SqliteCache(empty, read_only=True) as cache:
+        assert cache.all_ids() == set()
+    assert (path.read_bytes(), empty.read_bytes()) == (before, b"")
 
 
 UNWRITABLE = """

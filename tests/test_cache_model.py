@@ -155,6 +155,15 @@ def test_looking_makes_no_file(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_looking_at_an_empty_file_writes_nothing_into_it(tmp_path: Path) -> None:
+    empty = tmp_path / "empty.sqlite"
+    empty.touch()
+    model = CacheModel(empty)
+    model.load()
+    assert (model.page.rows, model.groups) == ([], [])
+    assert [p.name for p in tmp_path.iterdir() if p.stat().st_size] == []
+
+
 def test_a_file_of_the_version_before_is_brought_up_to_date(path: Path) -> None:
     raw(path, "DROP TABLE stale_answers", "PRAGMA user_version = 2")
     model = CacheModel(path)
