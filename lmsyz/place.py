@@ -12,7 +12,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from lmsyz.errors import MissingKeyError, UsageError
 from lmsyz.long_rows import LONG_TEXT_OPTIONS
-from lmsyz.providers import APIS, BACKENDS, base_url_of, check_key, connect, missing_key_message
+from lmsyz.providers import APIS, BACKENDS, DEFAULT_URLS, base_url_of, check_key, connect, missing_key_message
 from lmsyz.providers.base import CALL_OPTIONS, Provider, body_options, call_options
 from lmsyz.providers.models import DEFAULT_MODELS, SANDBOX_MODEL, check_options, quirks_of
 from lmsyz.schema import read_schema
@@ -59,6 +59,7 @@ ALIKE = 0.8
 NO_KEY = "no-key-needed"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 # The name of a model that lmsyz.local serves ends in the checksum of its file, which says more than a port would.
+FAMILIES = {"anthropic": re.compile(r"claude\b"), "openai": re.compile(r"(chat)?gpt\b|o[1-9]\b")}
 LOCAL_MODEL = re.compile(r"@[0-9a-f]{12}$")
 
 
@@ -171,6 +172,7 @@ def find_place(
     model = _model(settings, backend, model, sandboxed)
     quirks_of(model, quirks)
     url = base_url_of(backend, client, base_url)
+    _refuse_others_model(backend, model, url)
     if client is None and api_key:
         check_key(backend, api_key)
     is_local = _is_loopback(url)
@@ -332,6 +334,13 @@ def _model(settings: Settings, backend: str, model: str | None, sandboxed: bool)
     if not isinstance(model, str) or not model.strip():
         raise UsageError(f"model= takes a model's name, such as {DEFAULT_MODELS[backend]!r}, got {model!r}")
     return model
+
+
+def _refuse_others_model(backend: str, model: str, url: str) -> None:
+    """Name the backend of a model that is asked of the other one; a gateway or a server of one's own may have both."""
+    of = next((other for other, name in FAMILIES.items() if name.match(model)), backend)
+    if of != backend and url == DEFAULT_URLS[backend]:
+        raise UsageError(f"model={model!r} is not served by {backend}'s API; say backend={of!r} with it")
 
 
 def _served_model(settings: Settings, model: str | None) -> str | None:

@@ -147,3 +147,14 @@ def test_an_empty_setting_counts_as_not_set_and_an_empty_key_hides_the_one_in_en
     assert (settings.chunk_size, settings.timeout, settings.backend) == (5, 600.0, "openai")
     assert settings.cache_path == Path("lmsyz_cache.sqlite")
     assert settings.key_of("openai") is None
+
+
+@pytest.mark.parametrize(
+    ("backend", "model", "right"),
+    [("openai", "claude-haiku-5-5", "anthropic"), ("anthropic", "gpt-6-luna", "openai"), ("anthropic", "o3", "openai")],
+)
+def test_a_model_of_the_other_provider_is_refused_with_the_backend_to_say(backend: str, model: str, right: str) -> None:
+    with pytest.raises(UsageError, match=f"model='{model}' .* say backend='{right}'"):
+        place(backend=backend, model=model)
+    assert place(backend=right, model=model).model == model
+    assert place(backend=backend, model=model, base_url="https://gateway.invalid/v1").model == model
