@@ -23,6 +23,8 @@ T = TypeVar("T")
 
 KINDS = (".csv", ".parquet", ".jsonl")
 FILE = click.Path(dir_okay=False, path_type=Path)
+COLUMNS_SHOWN = 12
+OTHER_SEPARATORS = (";", "\t", "|")  # Excel writes the first one where the comma is the sign of decimals
 _WORD = re.compile(r"[A-Za-z][\w.\-]*")
 NO_PARQUET = "Parquet files need the pyarrow package: pip install pyarrow"
 
@@ -78,11 +80,32 @@ def read_asked(
         "request_options": dict(map(_option, options)),
     }
     df = read_table(source, encoding=encoding)
+    asked = [*(("--text-col", name) for name in text_col), ("--image-col", image_col), ("--id-col", more["id_col"])]
+    _check_columns(df, source, asked)
     df = df if limit is None else df.head(limit)
     if image_col is not None and image_col in df.columns:
         # A file says no image by an empty field.
         df = df.assign(**{image_col: df[image_col].mask(df[image_col] == "", None)})
     return df, more | about
+
+
+def _check_columns(df: pd.DataFrame, source: Path, asked: Iterable[tuple[str, str | None]]) -> None:
+    """Say of a column that there is not what to type in a shell, and where the file is cut at other signs."""
+    # An index that a Parquet file brought along is read as columns later.
+    known = {*df.columns, *df.index.names}
+    for option, name in asked:
+        if name is None or name in known:
+            continue
+        have = ", ".join(map(repr, list(df.columns)[:COLUMNS_SHOWN])) or "none"
+        told = f"{str(source)!r} has no column {name!r}; it has {have}. Say which one with {option}"
+        only = str(df.columns[0]) if len(df.columns) == 1 and file_kind(source) == ".csv" else ""
+        found = next((sign for sign in OTHER_SEPARATORS if sign in only), None)
+        if found is not None:
+            told = (
+                f"{str(source)!r} has no column {name!r}: it seems to be separated by {found!r}, and a .csv is read by"
+                f" its commas (its one column would be {only!r}). Save it with commas"
+            )
+        raise UsageError(told)
 
 
 def _prompt(words: str) -> str:

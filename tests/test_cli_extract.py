@@ -89,6 +89,22 @@ def test_parquet_without_pyarrow_is_told_before_anything_is_spent(sandbox_defaul
     assert sandbox_default.stats()["n_requests"] == 0
 
 
+@pytest.mark.parametrize("option", ["--text-col", "--id-col", "--image-col"])
+def test_a_column_that_there_is_not_is_told_in_the_words_of_the_command_line(run: Command, option: str) -> None:
+    result = run("--out", "out.csv", option, "body")
+    assert result.exit_code == 2
+    assert f"'in.csv' has no column 'body'; it has 'firm', 'text'. Say which one with {option}" in result.stderr
+
+
+@pytest.mark.parametrize("sign", [";", "\t", "|"])
+def test_a_csv_file_that_is_separated_by_another_sign_is_said_to_be(run: Command, sign: str) -> None:
+    Path("other.csv").write_text(f"firm{sign}text\n001{sign}A great year, a success.\n")
+    result = run("--out", "out.csv", source="other.csv")
+    assert result.exit_code == 2
+    assert f"it seems to be separated by {sign!r}" in result.stderr
+    assert "Save it with commas" in result.stderr
+
+
 def test_out_minus_writes_csv_on_stdout_and_nothing_else_there(sandbox_default: Any, run: Command) -> None:
     result = run("--out", "-", "--answers-only", "--id-col", "firm")
     assert result.exit_code == 0
