@@ -88,12 +88,15 @@ def _matches(
             r for r in found if _holds(r.text, wanted.input_text) and (not needle or needle in r.row_id.split(", "))
         ]
     where, more = f"a.id IN ({slice_sql})", list(values)
-    if wanted.answer_text:
-        # As the text stands in JSON, where a quotation mark or a line break is written otherwise.
-        needle = json.dumps(clean(wanted.answer_text), ensure_ascii=False)[1:-1]
+    # As the text stands in JSON, where a quotation mark or a line break is written otherwise.
+    needle = json.dumps(clean(wanted.answer_text), ensure_ascii=False)[1:-1]
+    if needle and needle.isascii():
         where += " AND a.answer LIKE ? ESCAPE '!'"
         more.append(f"%{needle.replace('!', '!!').replace('%', '!%').replace('_', '!_')}%")
     rows = answers(db, where, wanted.status, tasks, more)
+    if not needle.isascii():
+        # SQLite's LIKE takes a capital and a small letter for the same only in English.
+        rows = [r for r in rows if _holds(r.answer, needle)]
     if wanted.input_text or (wanted.row_id and not _is_by_id(wanted)):
         known = with_inputs(db, rows)
         return [

@@ -82,6 +82,15 @@ def test_a_filter_lets_through_what_it_says(cache: SqliteCache, wanted: RowFilte
     assert len(list(cache.export_rows(wanted))) == n
 
 
+def test_a_search_for_an_answer_takes_capitals_and_small_letters_for_the_same_in_any_language(tmp_path: Path) -> None:
+    with SqliteCache(tmp_path / "c.sqlite") as cache:
+        found = [AnswerRecord(key=text_key("x"), answer='{"who": "ÉCOLE Straße"}', row_ids=("r",))]
+        cache.put_chunk(cache.task_id(task()), exchange(n_rows=1), found)
+        for words in ("École", "écOLE straße", "STRASSE É", "straße"):
+            n = len(list(cache.export_rows(RowFilter(answer_text=words))))
+            assert (words, n) == (words, 0 if words == "STRASSE É" else 1)
+
+
 def test_a_search_without_time_stops_and_goes_on_where_it_was(tmp_path: Path) -> None:
     with SqliteCache(tmp_path / "c.sqlite") as cache:
         number = cache.task_id(task())
