@@ -43,7 +43,7 @@ class RowFilter:
     row_id : str, optional
         Exactly this row id.
     answer_text, input_text : str, optional
-        What the answer's JSON text or the row's text contains, capitals or not.
+        What the answer's JSON text (of a failed exchange the reply) or the row's text contains, capitals or not.
     task_ids : tuple of int, optional
         Only these tasks.
     """

@@ -85,7 +85,11 @@ def _matches(
         found = _failed(db, wanted.status, tasks, slice_sql, values)
         needle = wanted.row_id
         return [
-            r for r in found if _holds(r.text, wanted.input_text) and (not needle or needle in r.row_id.split(", "))
+            r
+            for r in found
+            if _holds(r.text, wanted.input_text)
+            and _holds(r.answer, wanted.answer_text)
+            and (not needle or needle in r.row_id.split(", "))
         ]
     where, more = f"a.id IN ({slice_sql})", list(values)
     # As the text stands in JSON, where a quotation mark or a line break is written otherwise.

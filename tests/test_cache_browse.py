@@ -74,6 +74,7 @@ def test_a_row_comes_with_the_id_and_text_that_were_sent(cache: SqliteCache) -> 
         (RowFilter(task_ids=()), 0),
         (RowFilter(status="failed"), 1),
         (RowFilter(status="refused", row_id="x1"), 1),
+        (RowFilter(status="failed", answer_text="no such words"), 0),
         (RowFilter(status="truncated"), 0),
         (RowFilter(status="stale"), 0),
     ],
