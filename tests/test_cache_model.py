@@ -118,6 +118,17 @@ def test_an_export_never_writes_over_a_file_and_knows_its_forms(path: Path) -> N
         model.export(path.with_suffix(".csv"))
 
 
+def test_an_export_that_fails_halfway_leaves_nothing_in_its_own_way(path: Path, tmp_path: Path) -> None:
+    model = CacheModel(path, page_rows=5)
+    model.load()
+    raw(path, "UPDATE answers SET answer = CAST(x'ff' AS TEXT) WHERE id = 2")  # as on a damaged page
+    with pytest.raises(CacheError):
+        model.export(tmp_path / "rows.csv")
+    assert list(tmp_path.glob("*.csv")) == list(tmp_path.glob(".*.csv")) == []
+    raw(path, "DELETE FROM answers WHERE id = 2")
+    assert len(pd.read_csv(model.export(tmp_path / "rows.csv"))) == 20
+
+
 def test_parquet_without_pyarrow_says_what_to_install(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     monkeypatch.setattr(pd.DataFrame, "to_parquet", _fails)

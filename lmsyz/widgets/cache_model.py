@@ -224,16 +224,21 @@ class CacheModel:
         target = Path(path).expanduser()
         if target.suffix not in (".csv", ".parquet"):
             raise UsageError(f"{target.name!r} should end in .csv or .parquet")
-        if target.exists():
-            raise UsageError(f"{str(target)!r} is there already; give another name")
-        if target.suffix == ".parquet":
-            self._write_parquet(target)
-        else:
-            self._write_csv(target, guard=guard)
+        _check_free(target)
+        part = target.with_name(f".{target.stem}-{os.getpid()}{target.suffix}")
+        try:
+            if target.suffix == ".parquet":
+                self._write_parquet(part)
+            else:
+                self._write_csv(part, guard=guard)
+            _check_free(target)  # once more: writing takes its time
+            os.replace(part, target)
+        finally:
+            part.unlink(missing_ok=True)
         return target
 
     def _write_csv(self, target: Path, *, guard: bool) -> None:
-        with target.open("x", encoding="utf-8", newline="") as file:
+        with target.open("w", encoding="utf-8", newline="") as file:
             out = csv.writer(file)
             out.writerow(COLUMNS)
             for row in self.rows():
@@ -245,6 +250,11 @@ class CacheModel:
             self.selection().to_parquet(target)
         except ImportError as error:
             raise MissingExtraError("Parquet needs pyarrow: pip install pyarrow. Or export to .csv") from error
+
+
+def _check_free(target: Path) -> None:
+    if target.exists():
+        raise UsageError(f"{str(target)!r} is there already; give another name")
 
 
 def _reader(path: Path) -> SqliteCache:
