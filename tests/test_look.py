@@ -88,6 +88,11 @@ def test_a_text_table_lines_up_and_keeps_a_cell_on_one_line():
     assert look.text_table(["state"], []) == "state"
 
 
+def test_a_text_table_lets_no_control_character_reach_the_terminal() -> None:
+    made = look.text_table(["prompt"], [["a\x1b[31m\x07 ä\u202e"]])
+    assert made.splitlines() == ["prompt", "a�[31m� ä�"]
+
+
 def test_blocks_joined_are_html_only_where_a_builder_made_them() -> None:
     shown = look.joined(look.note("fine"), "<script>", look.Html("<b>made</b>"))
     assert isinstance(shown, look.Html)

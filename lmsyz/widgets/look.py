@@ -196,7 +196,8 @@ def _number(value: object) -> str | None:
 
 
 def _one_line(value: object) -> str:
-    return " ".join(str(value).split())
+    # A prompt or a reason is somebody's text: no control character of it may reach the terminal.
+    return "".join(c if c.isprintable() else "�" for c in " ".join(str(value).split()))
 
 
 def _cell(value: object) -> str:
