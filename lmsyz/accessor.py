@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Hashable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import pandas as pd
 
@@ -453,8 +453,31 @@ class ExtractionAccessor:
         return frame_panel(self._df, prompt, options, request_options | long)
 
 
+class _OnSeries:
+    """What ``df["text"].ie`` says: an AttributeError, so that ``hasattr`` is false, with what to type instead.
+
+    No accessor of pandas' own kind: with one a label "ie" could no longer be read as ``series.ie``.
+    """
+
+    def __get__(self, series: pd.Series[Any] | None, owner: type | None = None) -> Self:
+        if series is None:
+            return self
+        name = "text" if series.name is None else series.name
+        named = "" if name == "text" else f", text_col={name!r}"
+        frame = "series.to_frame('text')" if series.name is None else f"df[[{name!r}]]"
+        raise AttributeError(
+            f"a Series has no .ie; a frame has, and text_col= names its column: df.ie.extract(prompt{named}), or"
+            f" {frame}.ie.extract(prompt{named}) for this column alone"
+        )
+
+
 def register() -> None:
     """Give every DataFrame ``df.ie``; again after a module reload, without pandas' warning."""
+    if "ie" not in vars(pd.Series):
+        pd.Series.ie = _OnSeries()  # type: ignore[attr-defined]
+        # Not offered by the Tab key, as pandas leaves out any accessor that does not go with the values.
+        hidden: frozenset[str] = getattr(pd.Series, "_hidden_attrs", frozenset())
+        pd.Series._hidden_attrs = hidden | {"ie"}  # type: ignore[attr-defined]
     known = getattr(pd.DataFrame, "ie", None)
     if known is ExtractionAccessor:
         return

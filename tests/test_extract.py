@@ -529,3 +529,25 @@ def test_a_missing_key_names_the_variable_the_argument_and_the_choices_without_o
     for word in (f"{backend.upper()}_API_KEY", "api_key=", "lmsyz.sandbox.start()", "base_url="):
         assert word in str(raised.value)
     assert not list(Path().iterdir())
+
+
+@pytest.mark.parametrize(
+    ("series", "told"),
+    [
+        (pd.Series(["a"], name="text"), r"df\.ie\.extract\(prompt\), or df\[\['text'\]\]\.ie\.extract\(prompt\)"),
+        (pd.Series(["a"], name="body"), r"df\[\['body'\]\]\.ie\.extract\(prompt, text_col='body'\)"),
+        (pd.Series(["a"]), r"series\.to_frame\('text'\)\.ie\.extract\(prompt\)"),
+    ],
+)
+def test_a_series_says_what_to_type_instead_and_has_no_accessor(series: pd.Series, told: str) -> None:
+    with pytest.raises(AttributeError, match=told):
+        _ = series.ie
+    assert not hasattr(series, "ie")
+    assert "ie" not in dir(series)
+
+
+def test_a_label_ie_of_a_series_is_still_read_and_set_as_an_attribute() -> None:
+    row = pd.Series({"ie": 3, "de": 4})
+    assert (row.ie, pd.DataFrame({"ie": [1, 2]}).apply(lambda r: r.ie, axis=1).tolist()) == (3, [1, 2])
+    row.ie = 5
+    assert row["ie"] == 5
