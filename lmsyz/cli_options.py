@@ -98,14 +98,15 @@ def _check_columns(df: pd.DataFrame, source: Path, asked: Iterable[tuple[str, st
             continue
         have = ", ".join(map(repr, list(df.columns)[:COLUMNS_SHOWN])) or "none"
         told = f"{str(source)!r} has no column {name!r}; it has {have}. Say which one with {option}"
-        only = str(df.columns[0]) if len(df.columns) == 1 and file_kind(source) == ".csv" else ""
-        found = next((sign for sign in OTHER_SEPARATORS if sign in only), None)
-        if found is not None:
-            told = (
-                f"{str(source)!r} has no column {name!r}: it seems to be separated by {found!r}, and a .csv is read by"
-                f" its commas (its one column would be {only!r}). Save it with commas"
-            )
-        raise UsageError(told)
+        is_one = file_kind(source) == ".csv" and len(df.columns) == 1
+        hint = _other_separator(str(df.columns[0])) if is_one else ""
+        raise UsageError(f"{told}. {hint}" if hint else told)
+
+
+def _other_separator(head: str) -> str:
+    """Say of a CSV file's first line that other signs than commas seem to stand between its fields, where they do."""
+    found = next((sign for sign in OTHER_SEPARATORS if sign in head and "," not in head), None)
+    return "" if found is None else f"It seems to be separated by {found!r}; save it with commas between the fields"
 
 
 def _prompt(words: str) -> str:
@@ -166,12 +167,27 @@ def read_table(path: Path, *, encoding: str = "utf-8-sig") -> pd.DataFrame:
     import pandas as pd
 
     readers: dict[str, Callable[[], pd.DataFrame]] = {
-        ".csv": lambda: pd.read_csv(path, dtype=str, keep_default_na=False, encoding=encoding),
+        ".csv": lambda: _read_csv(path, encoding),
         ".parquet": lambda: pd.read_parquet(path),
         ".jsonl": lambda: pd.DataFrame(_records(path), dtype=object),
     }
     df: pd.DataFrame = _through(readers[file_kind(path)], f"{str(path)!r} cannot be read")
     return df
+
+
+def _read_csv(path: Path, encoding: str) -> pd.DataFrame:
+    import pandas as pd
+
+    try:
+        df = pd.read_csv(path, dtype=str, keep_default_na=False, encoding=encoding)
+        if isinstance(df.index, pd.RangeIndex):
+            return df
+        # pandas takes what is too much for an index, and all names would stand over the wrong columns.
+        trouble = "its first row has more fields than its header; put quotation marks around texts with commas"
+    except pd.errors.ParserError as error:
+        trouble = str(error)
+    with path.open(encoding=encoding) as file:
+        raise ValueError(_other_separator(file.readline()) or trouble)
 
 
 def write_table(frame: pd.DataFrame, path: Path, *, index: bool = True) -> None:

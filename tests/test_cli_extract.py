@@ -97,12 +97,22 @@ def test_a_column_that_there_is_not_is_told_in_the_words_of_the_command_line(run
 
 
 @pytest.mark.parametrize("sign", [";", "\t", "|"])
-def test_a_csv_file_that_is_separated_by_another_sign_is_said_to_be(run: Command, sign: str) -> None:
-    Path("other.csv").write_text(f"firm{sign}text\n001{sign}A great year, a success.\n")
+@pytest.mark.parametrize("texts", [["Good", "Bad"], ["A great year, a success.", "Bad"], ["Good", "A loss, a blow."]])
+def test_a_csv_file_that_is_separated_by_another_sign_is_said_to_be(run: Command, sign: str, texts: list[str]) -> None:
+    Path("other.csv").write_text(f"firm{sign}text\n001{sign}{texts[0]}\n002{sign}{texts[1]}\n")
     result = run("--out", "out.csv", source="other.csv")
     assert result.exit_code == 2
-    assert f"it seems to be separated by {sign!r}" in result.stderr
-    assert "Save it with commas" in result.stderr
+    assert f"It seems to be separated by {sign!r}; save it with commas" in result.stderr
+
+
+@pytest.mark.parametrize("row", ["001,A great year, a success.", "001,A great year.,"])
+def test_a_csv_file_with_more_fields_than_names_is_refused_and_no_column_is_taken_for_another(
+    run: Command, row: str
+) -> None:
+    Path("ragged.csv").write_text(f"firm,text\n{row}\n002,A terrible loss.\n")
+    result = run("--out", "out.csv", source="ragged.csv")
+    assert result.exit_code == 2
+    assert "first row has more fields than its header" in result.stderr
 
 
 def test_out_minus_writes_csv_on_stdout_and_nothing_else_there(sandbox_default: Any, run: Command) -> None:
