@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lmsyz.cli_options import FILE, asking, file_kind, read_asked, write_table
+from lmsyz.cli_options import FILE, asking, check_out, read_asked, write_table
 from lmsyz.errors import BatchError
 
 if TYPE_CHECKING:
@@ -79,12 +79,13 @@ def wait(job_id: str, root: Path, interval: float | None, timeout: float | None)
 @_job
 @_root
 @click.option("--out", type=FILE, help="A .csv, .parquet or .jsonl file.  [default: CSV on stdout]")
+@click.option("--overwrite", is_flag=True, help="Replace OUT if it exists.")
 @click.option("--drop-failed", is_flag=True, help="Leave out rows without an answer.")
 @click.option("--safe-csv", is_flag=True, help="Put an apostrophe before texts that a spreadsheet would run.")
-def results(job_id: str, root: Path, out: Path | None, drop_failed: bool, safe_csv: bool) -> None:
+def results(job_id: str, root: Path, out: Path | None, overwrite: bool, drop_failed: bool, safe_csv: bool) -> None:
     """Write what has come home so far: one line a row, ids first, ie_error last."""
     if out is not None:
-        file_kind(out)
+        check_out(out, overwrite=overwrite)
     frame = _load(job_id, root).results(on_error="drop" if drop_failed else "keep")
     n_bad = int(frame["ie_error"].notna().sum())
     if frame.index.nlevels == 1 and frame.index.name is None:
@@ -129,4 +130,8 @@ def list_jobs(root: Path) -> None:
 def _load(job_id: str, root: Path) -> BatchJob:
     from lmsyz.batch_job import BatchJob
 
-    return BatchJob.load(job_id, batch_root_dir=root)
+    try:
+        return BatchJob.load(job_id, batch_root_dir=root)
+    except BatchError as error:
+        error.add_note("In a shell: lmsyz batch list")
+        raise

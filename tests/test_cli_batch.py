@@ -120,6 +120,15 @@ def test_results_go_to_a_file_of_the_kind_that_its_name_says(server: Any, lmsyz_
     assert out["tone"].tolist() == TONES
 
 
+def test_results_replace_no_file_unless_told_to(server: Any, lmsyz_batch: Command) -> None:
+    submit(lmsyz_batch)
+    before = Path("in.csv").read_text()
+    code, _, stderr = lmsyz_batch("results", "job", "--out", "in.csv")
+    assert (code, "--overwrite replaces it" in stderr, Path("in.csv").read_text()) == (2, True, before)
+    assert lmsyz_batch("results", "job", "--out", "out.csv")[0] == 0
+    assert lmsyz_batch("results", "job", "--out", "out.csv", "--overwrite")[0] == 0
+
+
 def test_parquet_is_read_and_written_or_the_package_for_it_is_named(server: Any, lmsyz_batch: Command) -> None:
     submit(lmsyz_batch)
     lmsyz_batch("wait", "job", "--interval", "0.05")
@@ -201,7 +210,7 @@ def test_jobs_are_listed_as_a_table(server: Any, lmsyz_batch: Command) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (("status", "nope"), 1, "there is no batch job in"),
+        (("status", "nope"), 1, "In a shell: lmsyz batch list"),
         (("status", "../up"), 2, "cannot be a folder's name"),
         (("submit", "missing.csv", "--prompt", "x"), 2, "does not exist"),
         (("submit", "prompt.txt", "--prompt", "x"), 2, "has to end in .csv, .parquet, .jsonl"),
