@@ -210,6 +210,26 @@ class Browse(Archive):
             ]
             return _remove(db, sorted(set(same)), keep=True)
 
+    def marked(self, task_ids: Iterable[int], keys: Iterable[bytes]) -> set[bytes]:
+        """Return those of some texts whose answers under some tasks are marked to be asked again.
+
+        Parameters
+        ----------
+        task_ids : iterable of int
+            The tasks.
+        keys : iterable of bytes
+            The texts' keys.
+
+        Returns
+        -------
+        set of bytes
+        """
+        sql = f"SELECT key FROM stale_answers WHERE task_id IN {numbers(task_ids)} AND key IN "
+        with self._reading() as db:
+            return {
+                bytes(row[0]) for part in parts(db, keys) for row in db.execute(sql + marks(len(part)), part).fetchall()
+            }
+
     def _matching_tasks(self, db: sqlite3.Connection, wanted: RowFilter) -> dict[int, TaskRecord]:
         return {
             number: task

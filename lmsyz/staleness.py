@@ -37,6 +37,7 @@ HOW_NOT_WHAT = frozenset(
 )
 NEW, TEXT_CHANGED, AFRESH = "new row", "text changed", "asked afresh"
 ROW_CHANGED = "text or image changed"
+MARKED = "marked to be asked again"
 TOO_LONG, IN_PARTS = "too long for the model", "in parts"
 
 
@@ -138,8 +139,10 @@ def _reasons(path: Path, task: Task, rows: Rows, ignore_prompt: bool) -> list[st
     """Return for each row why it would be asked; empty where it would be reused."""
     record = task.record
     with opened_to_read(path) as cache:
-        stored = cache.answers(cache.reading_tasks(record, ignore_prompt), {k for k in rows.keys if k})
+        read = cache.reading_tasks(record, ignore_prompt)
+        stored = cache.answers(read, {k for k in rows.keys if k})
         missing = {k for k in rows.keys if k and k not in stored}
+        marked = cache.marked(read, missing)
         others = cache.tasks_with(missing)
         tasks = dict(cache.similar_tasks(record, ignoring=_EVERYTHING)) if missing else {}
         changed: set[str] = set()
@@ -154,6 +157,8 @@ def _reasons(path: Path, task: Task, rows: Rows, ignore_prompt: bool) -> list[st
         row_id = rows.ids[i] if rows.ids is not None else ""
         if not key or key in stored or (row_id in seed and not rows.has_image(i)):
             reasons.append("")
+        elif key in marked:
+            reasons.append(MARKED)
         elif key in others:
             reasons.append(_nearest(record, [tasks[t] for t in others[key] if t in tasks]))
         else:

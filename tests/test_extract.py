@@ -467,6 +467,19 @@ def test_stale_says_what_would_be_asked_and_why_and_sends_nothing(sandbox_defaul
     assert n_requests(sandbox_default) == 0
 
 
+def test_stale_says_of_rows_that_the_panel_marked_that_they_are(sandbox_default: Any) -> None:
+    df = frame(3)
+    df.ie.extract(PROMPT, schema=SCHEMA)
+    with lmsyz.SqliteCache("lmsyz_cache.sqlite") as cache:
+        newest, before, _ = cache.find().rows
+        cache.ask_again([newest.id])
+        cache.delete([before.id])
+    told = df.ie.stale(PROMPT, schema=SCHEMA)
+    assert sorted(told["reason"]) == ["marked to be asked again", "new row", "same question"]
+    df.ie.extract(PROMPT, schema=SCHEMA)
+    assert df.ie.stale(PROMPT, schema=SCHEMA)["reason"].tolist() == ["same question"]
+
+
 # --- bad input --------------------------------------------------------------------------------------
 
 
