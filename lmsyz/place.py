@@ -340,7 +340,9 @@ def _refuse_others_model(backend: str, model: str, url: str) -> None:
     """Name the backend of a model that is asked of the other one; a gateway or a server of one's own may have both."""
     of = next((other for other, name in FAMILIES.items() if name.match(model)), backend)
     if of != backend and url == DEFAULT_URLS[backend]:
-        raise UsageError(f"model={model!r} is not served by {backend}'s API; say backend={of!r} with it")
+        raise UsageError(
+            f"model={model!r} is not served by {backend}'s API; say backend={of!r} with it (in a shell: --backend {of})"
+        )
 
 
 def _served_model(settings: Settings, model: str | None) -> str | None:
