@@ -117,8 +117,14 @@ def _files(home: Path) -> list[Path]:
 def _copy(source: Path, goal: Path) -> bool:
     goal.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with source.open("rb") as have, goal.open("xb") as want:  # "x": never over what is there
-            shutil.copyfileobj(have, want)
+        want = goal.open("xb")  # "x": never over what is there
     except FileExistsError:
         return False
+    try:
+        with source.open("rb") as have, want:
+            shutil.copyfileobj(have, want)
+    except BaseException:
+        # Else the next call would take the half of a notebook for the user's own and leave it alone.
+        goal.unlink(missing_ok=True)
+        raise
     return True

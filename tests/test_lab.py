@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -34,6 +35,22 @@ def test_what_is_there_is_never_overwritten(tmp_path: Path) -> None:
     assert again == [copied[1]]
     assert len(kept) == len(copied) - 1
     assert copied[0].read_text(encoding="utf-8") == "my own work"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a limit on the size of files is POSIX")
+def test_a_copy_that_fails_halfway_leaves_no_half_notebook_behind(tmp_path: Path) -> None:
+    script = (
+        "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+        " resource.setrlimit(resource.RLIMIT_FSIZE, (100, resource.RLIM_INFINITY));"
+        " from lmsyz.lab import copy_notebooks; copy_notebooks('course')"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-B", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert "UsageError: the notebooks cannot be copied to course" in ended.stderr
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+    copied, kept = lab.copy_notebooks(tmp_path / "course")
+    assert (len(copied) > 8, kept) == (True, [])
 
 
 def test_a_file_in_place_of_the_folder_is_refused(tmp_path: Path) -> None:
