@@ -102,7 +102,6 @@ def test_a_fresh_one_is_another_although_one_runs(shared: Path, running: Any, mo
 def test_the_directory_and_the_registry_are_the_owners_alone(shared: Path, running: Any) -> None:
     assert stat.S_IMODE(shared.stat().st_mode) == 0o700
     assert stat.S_IMODE((shared / "sandbox.json").stat().st_mode) == 0o600
-    assert not (shared / "sandbox.lock").exists()
 
 
 def test_the_directory_comes_from_the_environment_where_none_is_given(
@@ -221,13 +220,28 @@ def test_a_registry_that_points_at_another_service_is_replaced(folder: Path, san
     assert sandbox.stats()["faults"] == {}
 
 
-def test_a_lock_that_its_holder_left_behind_is_taken_away(folder: Path) -> None:
+def test_the_lock_of_a_process_that_was_killed_is_free(folder: Path) -> None:
     folder.mkdir()
-    lock = folder / "sandbox.lock"
-    lock.touch()
-    os.utime(lock, (1, 1))
-    start(folder)
-    assert not lock.exists()
+    code = (
+        "import os, pathlib, sys; from lmsyz.sandbox import registry; held = registry.lock(pathlib.Path(sys.argv[1]));"
+        " held.__enter__(); print('held', flush=True); os.kill(os.getpid(), 9)"
+    )
+    ended = subprocess.run([sys.executable, "-c", code, str(folder)], capture_output=True, text=True, check=False)
+    assert (ended.stdout.strip(), ended.returncode != 0) == ("held", True)
+    began = time.monotonic()
+    with registry.lock(folder):
+        assert time.monotonic() - began < 5
+
+
+def test_a_lock_is_held_however_long_a_start_takes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder.mkdir()
+    monkeypatch.setattr("lmsyz.sandbox.registry.LOCK_PATIENCE_S", 0.2)
+    with registry.lock(folder):
+        os.utime(folder / "sandbox.lock", (1, 1))
+        with pytest.raises(SandboxError, match="another process is starting a sandbox"), registry.lock(folder):
+            pytest.fail("two hold it")
+    with registry.lock(folder):
+        pass
 
 
 @pytest.mark.parametrize(

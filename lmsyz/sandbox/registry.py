@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
 import json
 import os
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,7 +19,7 @@ __all__ = ["Entry", "build", "folder_of", "forget", "lock", "read", "write"]
 VARIABLE = "LMSYZ_SANDBOX_DIR"
 FILE = "sandbox.json"
 LOCK = "sandbox.lock"
-LOCK_STALE_S = 20.0
+LOCK_PATIENCE_S = 45.0  # longer than a server may take to start
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,24 +100,19 @@ def forget(folder: Path, entry: Entry) -> None:
 
 @contextmanager
 def lock(folder: Path) -> Iterator[None]:
-    """Let one process at a time look for and start a sandbox."""
-    path = folder / LOCK
-    deadline = time.monotonic() + LOCK_STALE_S
-    while True:
-        try:
-            os.close(os.open(path, os.O_CREAT | os.O_EXCL, 0o600))
-            break
-        except FileExistsError:
-            with contextlib.suppress(OSError):
-                if time.time() - path.stat().st_mtime > LOCK_STALE_S:
-                    path.unlink()  # whoever held it is gone
-                    continue
-        except OSError as error:
-            raise SandboxError(f"the sandbox's directory {folder} cannot be written: {error}") from error
-        if time.monotonic() > deadline:
-            raise SandboxError(f"another process is starting a sandbox; if none is, delete {path}")
-        time.sleep(0.05)
+    """Let one process at a time look for and start a sandbox; the lock of one that died is free."""
+    from filelock import FileLock, Timeout
+
+    held = FileLock(folder / LOCK, timeout=LOCK_PATIENCE_S, mode=0o600)
+    try:
+        held.acquire()
+    except Timeout as error:
+        raise SandboxError(f"another process is starting a sandbox in {folder}; try again in a moment") from error
+    except (OSError, NotImplementedError) as error:  # the second is of a file system without locks
+        raise SandboxError(
+            f"the sandbox's directory {folder} cannot be locked: {error}. Give state_dir= or set {VARIABLE}."
+        ) from error
     try:
         yield
     finally:
-        path.unlink(missing_ok=True)
+        held.release()
