@@ -33,7 +33,7 @@ _HOMES = {
     "panel": "lmsyz.widgets.panel",
     "retry_api_call": "lmsyz.retry",
 }
-_MODULES = ("data", "local", "sandbox")
+_MODULES = ("csv_guard", "data", "local", "sandbox")
 
 __all__ = sorted([*_HOMES, *_MODULES])
 

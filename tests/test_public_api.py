@@ -33,6 +33,7 @@ PROMISED = {
     "UsageError",
     "batch_jobs",
     "compute_prompt_hash",
+    "csv_guard",
     "data",
     "draft_prompt",
     "extract_df",

@@ -62,6 +62,13 @@ def test_the_readme_is_short_enough_to_be_read() -> None:
     assert len(TEXT.splitlines()) < 300
 
 
+def test_each_name_in_lmsyz_that_the_readme_writes_is_there_in_a_fresh_kernel() -> None:
+    names = set(re.findall(r"(?<![\w/])lmsyz\.([a-z_]\w*)(?=[.(])", TEXT, re.IGNORECASE))
+    assert {"csv_guard", "data", "panel"} < names
+    # Not getattr: it would also find a module that another test has imported.
+    assert [name for name in sorted(names) if not lmsyz.__getattr__(name)] == []
+
+
 def test_the_readme_has_two_commands() -> None:
     commands = [text for language, text in FENCES if language == "sh"]
     assert [c.strip().rpartition("/")[2] for c in commands] == ["lmsyz demo", "pytest"]
