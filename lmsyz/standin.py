@@ -58,6 +58,11 @@ class DefaultEndpoint:
         self._variables = variables
         self._before: Mapping[str, str] | None = None
 
+    @property
+    def is_taken(self) -> bool:
+        """Whether the claim stands."""
+        return self._before is not None
+
     def take(self) -> None:
         """Make it the default; taking it twice does no harm."""
         if self._before is None:

@@ -220,6 +220,22 @@ def test_a_registry_that_points_at_another_service_is_replaced(folder: Path, san
     assert sandbox.stats()["faults"] == {}
 
 
+def test_a_sandbox_that_another_kernel_ended_does_not_become_the_default_again(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("LMSYZ_SANDBOX_URL", raising=False)
+    first = lmsyz.sandbox.start(state_dir=folder)
+    in_another_process("import sys, lmsyz.sandbox; lmsyz.sandbox.start(state_dir=sys.argv[1]).stop()", folder)
+    assert is_gone(first.pid)
+    second = lmsyz.sandbox.start(state_dir=folder)
+    assert os.environ["LMSYZ_SANDBOX_URL"] == second.url != first.url
+    with lmsyz.sandbox.start(fresh=True) as third:
+        assert os.environ["LMSYZ_SANDBOX_URL"] == third.url
+    assert os.environ["LMSYZ_SANDBOX_URL"] == second.url
+    second.stop()
+    assert "LMSYZ_SANDBOX_URL" not in os.environ
+
+
 def test_the_lock_of_a_process_that_was_killed_is_free(folder: Path) -> None:
     folder.mkdir()
     code = (

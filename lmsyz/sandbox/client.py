@@ -80,9 +80,24 @@ def start(
     else:
         box = _found_or_started(registry.folder_of(state_dir), port, seed, faults)
     if default:
+        _leave_the_dead(box)
         box._endpoint.take()
+        _defaults.append(box)
     notice.say_once(box.url)
     return box
+
+
+# Whose address is, or once was, this kernel's default endpoint.
+_defaults: list[Sandbox] = []
+
+
+def _leave_the_dead(box: Sandbox) -> None:
+    """Give up the defaults of sandboxes that have ended, so that none comes back when a later one is stopped."""
+    for other in list(_defaults):
+        if other._endpoint.is_taken and (other.url == box.url or other._is_alive()):
+            continue
+        other._endpoint.give_back()
+        _defaults.remove(other)
 
 
 def _check(port: int | None, seed: int) -> None:
