@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 import lmsyz
+from lmsyz import batch
 from lmsyz.errors import RateLimitError
 
 BACKENDS = ["openai", "anthropic"]
@@ -76,7 +77,10 @@ def test_a_batch_that_was_created_stays_as_it_is_whatever_size_is_asked(backend:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_answers_that_are_counted_and_not_given_back_are_said_to_be_lost(backend: str, sandbox: Any) -> None:
+def test_answers_that_are_counted_and_not_given_back_are_said_to_be_lost(
+    backend: str, sandbox: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch, "RESULTS_DUE_S", 0.0)
     sandbox.set_faults(batch_s=0.0, results_gone=True)
     job = submit(backend)
     job.wait(interval=0.05)

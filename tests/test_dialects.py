@@ -15,6 +15,7 @@ import pytest
 
 import lmsyz
 from lmsyz.errors import RejectedError, UsageError
+from lmsyz.live import WINDOW_PER_WORKER
 from lmsyz.place import find_place, make_task
 from lmsyz.settings import load_settings
 
@@ -156,7 +157,7 @@ def test_what_waiting_does_not_help_ends_the_run_at_once(sandbox: Any, frame: pd
     sandbox.set_faults(out_of_quota=True)
     with pytest.raises(RejectedError, match=r"credit|quota|spend limit|may not"):
         extract(frame, sandbox, name, max_workers=2)
-    assert sandbox.stats()["n_requests"] <= 2
+    assert sandbox.stats()["n_requests"] <= 2 * WINDOW_PER_WORKER
 
 
 @pytest.mark.parametrize(

@@ -155,7 +155,8 @@ class _Run:
         if number >= self._batch.n_run:
             return ("expired" if self._batch.cancelled is None else "canceled"), None, []
         raw = json.dumps(body).encode()
-        draws = Draws(self._batch.seed, custom_id.encode("utf-8", "surrogatepass") + b"\0" + raw, self._batch.ordinal)
+        # Not of its custom_id: a client may draw that anew each time, and a run could not be repeated.
+        draws = Draws(self._batch.seed, b"%d\0" % number + raw, self._batch.ordinal)
         try:
             error = self._drawn_error(draws)
             if error is not None:
