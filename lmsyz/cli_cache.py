@@ -89,12 +89,10 @@ def _table(found: list[dict[str, Any]]) -> str:
 
 
 def _cells(facts: dict[str, Any]) -> tuple[str, ...]:
-    prompt = " ".join(facts["prompt"].split())
-    # A prompt is somebody's text: no control character of it may reach the terminal.
-    shown = "".join(c if c.isprintable() else "?" for c in prompt)
+    shown = _printable(facts["prompt"])
     return (
         str(facts["task"]),
-        facts["model"],
+        _printable(facts["model"]),
         f"{facts['answers']:,}",
         f"{facts['input_tokens']:,}",
         f"{facts['output_tokens']:,}",
@@ -102,6 +100,11 @@ def _cells(facts: dict[str, Any]) -> tuple[str, ...]:
         (facts["last"] or "")[:10],
         shown if len(shown) <= LONGEST_PROMPT else f"{shown[: LONGEST_PROMPT - 1]}…",
     )
+
+
+def _printable(text: str) -> str:
+    """Return somebody's text on one line: no control character of it may reach the terminal."""
+    return "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))
 
 
 def _export(store: SqliteCache, task: int | None, out: Path, safe_csv: bool) -> int:

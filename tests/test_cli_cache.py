@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import sqlite3
@@ -25,7 +26,8 @@ def run() -> Command:
     """Run ``lmsyz cache c.sqlite`` in this process."""
 
     def invoke(*arguments: str, path: str = "c.sqlite") -> Result:
-        return CliRunner().invoke(main, ["cache", path, *arguments])
+        # As on a terminal: elsewhere click takes some control characters out by itself.
+        return CliRunner().invoke(main, ["cache", path, *arguments], color=True)
 
     return invoke
 
@@ -52,6 +54,13 @@ def test_the_list_names_model_answers_tokens_cost_date_and_prompt_of_each_task(f
     assert second.endswith("…")
     assert "\x1b" not in result.stdout
     assert hashlib.sha256(Path("c.sqlite").read_bytes()).digest() == before
+
+
+def test_no_control_character_of_a_models_name_reaches_the_terminal(filled: Any, run: Command) -> None:
+    with contextlib.closing(sqlite3.connect("c.sqlite")) as db, db:
+        db.execute("UPDATE tasks SET model = 'm\x1b[31m\x07'")
+    assert "m?[31m?" in run().stdout
+    assert not {"\x1b", "\x07"} & set(run().stdout)
 
 
 def test_json_tells_all_of_it(filled: Any, run: Command) -> None:
