@@ -116,6 +116,9 @@ def test_an_export_never_writes_over_a_file_and_knows_its_forms(path: Path) -> N
     path.with_suffix(".csv").write_text("mine")
     with pytest.raises(UsageError, match="there already"):
         model.export(path.with_suffix(".csv"))
+    with pytest.raises(UsageError, match=r"none.rows\.csv' cannot be written: No such file"):
+        model.export(path.parent / "none" / "rows.csv")
+    assert len(pd.read_csv(model.export(path.with_name("ROWS.CSV")))) == 21
 
 
 def test_an_export_that_fails_halfway_leaves_nothing_in_its_own_way(path: Path, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import json
 import os
 import time
 from collections.abc import Collection, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -217,24 +218,28 @@ class CacheModel:
         Raises
         ------
         UsageError
-            The name ends otherwise, or the file is there.
+            The name ends otherwise, or the file is there or cannot be written.
         MissingExtraError
             Parquet needs pyarrow.
         """
         target = Path(path).expanduser()
-        if target.suffix not in (".csv", ".parquet"):
+        kind = target.suffix.lower()
+        if kind not in (".csv", ".parquet"):
             raise UsageError(f"{target.name!r} should end in .csv or .parquet")
         _check_free(target)
         part = target.with_name(f".{target.stem}-{os.getpid()}{target.suffix}")
         try:
-            if target.suffix == ".parquet":
+            if kind == ".parquet":
                 self._write_parquet(part)
             else:
                 self._write_csv(part, guard=guard)
             _check_free(target)  # once more: writing takes its time
             os.replace(part, target)
+        except OSError as error:
+            raise UsageError(f"{str(target)!r} cannot be written: {error.strerror or error}") from error
         finally:
-            part.unlink(missing_ok=True)
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
         return target
 
     def _write_csv(self, target: Path, *, guard: bool) -> None:
