@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def guarded_text(value: Any) -> Any:
 
 
 def guarded_frame(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return a frame whose texts, column names and index are guarded; lists and objects are written as text first.
+    """Return a frame whose texts, column names and index are guarded; lists, objects and paths are made texts first.
 
     Examples
     --------
@@ -49,8 +50,8 @@ def _guarded_labels(labels: pd.Index) -> pd.Index:
 
 
 def _guarded_label(label: Any) -> Any:
-    return tuple(map(guarded_text, label)) if isinstance(label, tuple) else guarded_text(label)
+    return tuple(map(_guarded_cell, label)) if isinstance(label, tuple) else _guarded_cell(label)
 
 
 def _guarded_cell(value: Any) -> Any:
-    return guarded_text(str(value) if isinstance(value, list | dict) else value)
+    return guarded_text(str(value) if isinstance(value, list | dict | os.PathLike) else value)

@@ -110,6 +110,11 @@ def test_a_guarded_frame_has_no_formula_in_cells_columns_or_index(
         assert not formulas_in(guarded.to_csv())
 
 
+def test_a_guarded_frame_has_no_path_that_is_a_formula() -> None:
+    frame = pd.DataFrame({"chart": [Path("=1+1"), None]}, index=[Path("@x"), Path("plain")])
+    assert guarded_frame(frame).to_csv(lineterminator="\n") == ",chart\n'@x,'=1+1\nplain,\n"
+
+
 def test_a_guarded_frame_keeps_types_and_what_is_no_formula() -> None:
     frame = pd.DataFrame(
         {
