@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["cache"]
 
 LONGEST_PROMPT = 48
+LATEST = 4e9  # a Unix time in 2096
 
 
 @click.command()
@@ -63,8 +64,8 @@ def _facts(group: Group) -> dict[str, Any]:
     return {
         "task": group.task_id,
         **{name: record[name] for name in ("backend", "api", "endpoint", "model", "prompt", "prompt_hash")},
-        "schema": json.loads(record["schema"] or "null"),
-        "options": json.loads(record["options"] or "{}"),
+        "schema": _loaded(record["schema"] or "null"),
+        "options": _loaded(record["options"] or "{}"),
         "answers": group.n_rows,
         "stale": group.n_stale,
         "requests": group.n_requests,
@@ -77,7 +78,17 @@ def _facts(group: Group) -> dict[str, Any]:
 
 
 def _date(unix: float | None) -> str | None:
-    return None if unix is None else datetime.fromtimestamp(unix, UTC).isoformat(timespec="seconds")
+    # The column of a damaged file, or of one from elsewhere, may hold anything.
+    is_time = isinstance(unix, int | float) and 0 < unix < LATEST
+    return datetime.fromtimestamp(unix, UTC).isoformat(timespec="seconds") if is_time else None  # type: ignore[arg-type]
+
+
+def _loaded(text: str) -> Any:
+    """Return JSON, or the text as it stands where it is none."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
 
 
 def _table(found: list[dict[str, Any]]) -> str:
@@ -132,4 +143,6 @@ def _rows(store: SqliteCache, task: int | None) -> Iterator[dict[str, Any]]:
         seen.add((row.task_id, row.key))
         told = {"input_id": row.row_id, "input_text": row.text, "ie_task": row.task_id, "ie_model": row.model}
         told["ie_created"] = _date(row.created) or ""
-        yield told | {name: value for name, value in json.loads(row.answer).items() if name not in told}
+        answer = _loaded(row.answer)
+        fields = answer if isinstance(answer, dict) else {"answer": row.answer}
+        yield told | {name: value for name, value in fields.items() if name not in told}

@@ -63,6 +63,25 @@ def test_no_control_character_of_a_models_name_reaches_the_terminal(filled: Any,
     assert not {"\x1b", "\x07"} & set(run().stdout)
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE requests SET created = 'x'",
+        "UPDATE requests SET created = 1e300",
+        "UPDATE tasks SET schema = '{bad', options = '{bad'",
+        "UPDATE answers SET answer = 'no json'",
+        "UPDATE answers SET answer = '[1]'",
+    ],
+)
+def test_a_value_that_is_none_of_ours_hides_nothing_else_of_a_file(filled: Any, run: Command, damage: str) -> None:
+    with contextlib.closing(sqlite3.connect("c.sqlite")) as db, db:
+        db.execute(damage)
+    assert "Classify the tone." in run().stdout
+    assert len(json.loads(run("--json").stdout)) == 2
+    assert run("--export", "out.csv").exit_code == 0
+    assert len(pd.read_csv("out.csv")) == 4
+
+
 def test_json_tells_all_of_it(filled: Any, run: Command) -> None:
     first, second = json.loads(run("--json").stdout)
     assert (first["answers"], first["stale"], first["model"]) == (2, 0, "sandbox-rules")
