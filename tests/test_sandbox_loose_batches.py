@@ -128,7 +128,7 @@ def test_loose_results_come_home_each_to_its_row(sandbox: Any, backend: str) -> 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_flat_errors_are_the_reasons_of_their_rows_which_alone_are_asked_again(sandbox: Any, backend: str) -> None:
     df = firms(30)
-    sandbox.set_faults(batch_s=0, loose_batches=True, batch_errors=0.4)
+    sandbox.set_faults(batch_s=0, loose_batches=True, batch_errors=0.6)
     job = submit(backend, df)
     out = wait(job)
     good = check_right(df, out)
