@@ -48,7 +48,7 @@ def answers_frame(
     """
     answers, failures = merged(rows, answers, failures, schema)
     values = _read_values(rows, answers, [field.name for field in schema.fields] if schema else None)
-    columns = _schema_columns(values, schema) if schema else _free_columns(values)
+    columns = _schema_columns(values, schema, index) if schema else _free_columns(values, index)
     columns[ERROR_COLUMN] = pd.array(
         [None if k in answers else failures.get(k, PENDING) if k else empty_reason(rows) for k in rows.keys],
         dtype="string",
@@ -127,7 +127,7 @@ def _read_values(rows: Rows, answers: Mapping[bytes, str], names: Sequence[str] 
     return values
 
 
-def _schema_columns(values: Mapping[str, list[Any]], schema: RowSchema) -> dict[str, Any]:
+def _schema_columns(values: Mapping[str, list[Any]], schema: RowSchema, index: pd.Index) -> dict[str, Any]:
     columns = {}
     for field in schema.fields:
         if field.dtype == "category":
@@ -135,16 +135,16 @@ def _schema_columns(values: Mapping[str, list[Any]], schema: RowSchema) -> dict[
             categories = pd.Index(list(field.categories))
             columns[field.name] = pd.Categorical.from_codes([codes.get(v, -1) for v in values[field.name]], categories)
         else:
-            columns[field.name] = _typed(values[field.name], field.dtype)
+            columns[field.name] = _typed(values[field.name], field.dtype, index)
     return columns
 
 
-def _free_columns(values: Mapping[str, list[Any]]) -> dict[str, Any]:
+def _free_columns(values: Mapping[str, list[Any]], index: pd.Index) -> dict[str, Any]:
     # A model may use the name of our own last column; its value is kept under another name.
     ours = f"{ERROR_COLUMN}_"
     while ours in values:
         ours += "_"
-    return {ours if name == ERROR_COLUMN else name: _typed(c, _dtype_of(c)) for name, c in values.items()}
+    return {ours if name == ERROR_COLUMN else name: _typed(c, _dtype_of(c), index) for name, c in values.items()}
 
 
 def _dtype_of(values: Sequence[object]) -> str:
@@ -166,11 +166,11 @@ def _fits_float(value: int) -> bool:
         return False
 
 
-def _typed(values: list[Any], dtype: str) -> Any:
-    if dtype == "object":
-        return pd.Series(values, dtype=object).to_numpy()
-    try:
-        return pd.array(values, dtype=dtype)  # type: ignore[call-overload]
-    except OverflowError:
-        # An integer beyond 64 bits: kept as it is rather than rounded.
-        return pd.Series(values, dtype=object).to_numpy()
+def _typed(values: list[Any], dtype: str, index: pd.Index) -> Any:
+    if dtype != "object":
+        try:
+            return pd.array(values, dtype=dtype)  # type: ignore[call-overload]
+        except OverflowError:  # an integer beyond 64 bits: kept as it is rather than rounded
+            pass
+    # A series, not an array: of an array pandas 2 would look for a type of its own, and fail on very large integers.
+    return pd.Series(values, dtype=object, index=index)
