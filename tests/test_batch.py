@@ -201,7 +201,7 @@ def test_labels_that_a_file_cannot_hold_are_said_to_be_lost(
 
 
 def test_a_label_that_no_file_can_hold_stops_no_job(server: Any) -> None:
-    df = frame(2).set_axis(["a\ud800", "b"])
+    df = frame(2).set_axis(pd.Index(["a\ud800", "b"], dtype=object))
     submit(df, job_id="job").wait()
     out = BatchJob.load("job").results()
     assert_all_home(df, out)
