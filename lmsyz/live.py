@@ -1,4 +1,4 @@
-"""The threadpool engine: a bounded window of chunks, worker threads that send, one coordinator that keeps the books.
+"""The threadpool engine: worker threads that send, a job each, and one coordinator that keeps the books.
 
 Who owns what
 -------------
@@ -44,10 +44,7 @@ __all__ = ["LiveEngine", "LiveOptions"]
 
 log = logging.getLogger(__name__)
 
-WINDOW_PER_WORKER = 2
 EXAMPLES_PER_REASON = 5
-FASTEST_REQUEST_S = 0.0005  # no worker needs less, whatever the server's latency
-LINGER_S = 0.02
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -254,9 +251,8 @@ class LiveEngine:
             self._done.put(self._asker.ask(positions))
 
     def _keep_books(self, store: Store) -> None:
-        window = self._n_workers * WINDOW_PER_WORKER
         while True:
-            self._n_out += self._feed(window - self._n_out)
+            self._feed()
             if not self._n_out:
                 break
             outcomes = self._next_outcomes()
@@ -269,21 +265,21 @@ class LiveEngine:
         if self.unstored:
             self._store_the_rest(store)
 
-    def _feed(self, room: int) -> int:
-        fed = 0
-        while fed < room and not self.stopped:
+    def _feed(self) -> None:
+        """Give a job to each worker whose last one is stored and judged.
+
+        So a kill costs what is in flight and no more, and after an error that ends the run nothing more is sent.
+        """
+        while self._n_out < self._n_workers and not self.stopped:
             job = self._again.popleft() if self._again else next(self._fresh, None)
             if job is None:
                 break
             self._work.put(job)
-            fed += 1
-        return fed
+            self._n_out += 1
 
     def _next_outcomes(self) -> list[Outcome]:
         """Wait for one outcome and take along all that are there by then: they share a transaction."""
         outcomes = [self._done.get()]
-        # As long as the workers have enough to do: one transaction of several exchanges costs little more than of one.
-        time.sleep(min(self._work.qsize() * FASTEST_REQUEST_S, LINGER_S))
         while True:
             try:
                 outcomes.append(self._done.get_nowait())

@@ -15,7 +15,6 @@ import pytest
 
 import lmsyz
 from lmsyz.errors import RejectedError, UsageError
-from lmsyz.live import WINDOW_PER_WORKER
 from lmsyz.place import find_place, make_task
 from lmsyz.settings import load_settings
 
@@ -157,7 +156,7 @@ def test_what_waiting_does_not_help_ends_the_run_at_once(sandbox: Any, frame: pd
     sandbox.set_faults(out_of_quota=True)
     with pytest.raises(RejectedError, match=r"credit|quota|spend limit|may not"):
         extract(frame, sandbox, name, max_workers=2)
-    assert sandbox.stats()["n_requests"] <= 2 * WINDOW_PER_WORKER
+    assert sandbox.stats()["n_requests"] <= 2
 
 
 @pytest.mark.parametrize(
