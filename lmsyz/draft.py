@@ -25,7 +25,6 @@ from lmsyz.extract import check_size
 from lmsyz.frame_rows import read_rows
 from lmsyz.html_block import html_block
 from lmsyz.place import Place, connect_place, make_task, read_task
-from lmsyz.pricing import Pricer
 from lmsyz.providers.base import Usage, call_options
 from lmsyz.ratelimit import Limiter
 from lmsyz.report import reason_word
@@ -331,7 +330,7 @@ def _ask(place: Place, task: Task, text: str, timeout_s: float) -> Exchange:
 
 def _draft_of(place: Place, task: Task, exchange: Exchange) -> Draft:
     reply = exchange.reply
-    cost = Pricer(task.backend, task.endpoint, task.model).cost(reply.usage, reply.model)
+    cost = exchange.cost
     if exchange.settled.bad:
         reason = exchange.settled.bad[0]
         kind, remedy = _ERRORS.get(reason_word(reason), _AGAIN)

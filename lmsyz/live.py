@@ -19,24 +19,23 @@ import itertools
 import logging
 import queue
 import threading
-import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from lmsyz.engine import Plan
 from lmsyz.errors import CacheError, LmsyzError
 from lmsyz.events import ChunkDone, Observer, RowsFailed, RunFinished, emit
+from lmsyz.exchange_writer import ExchangeWriter
 from lmsyz.image_rows import chunks_within
 from lmsyz.judge import CANCELLED, Judge, Positions, Verdict
 from lmsyz.long_rows import RowCount
-from lmsyz.pricing import Pricer
 from lmsyz.providers.base import Call, Provider
 from lmsyz.providers.images import image_limits
 from lmsyz.ratelimit import Limiter
 from lmsyz.retry import RetryPolicy, Stopped
 from lmsyz.rows import Rows, chunk_positions
-from lmsyz.store import AnswerRecord, ChunkRecord, RequestRecord, Store
+from lmsyz.store import Store
 from lmsyz.task import Task
 from lmsyz.worker import Asker, Exchange, Outcome
 
@@ -119,28 +118,19 @@ class LiveEngine:
         self._turn = threading.Lock()  # whoever takes it first decides whether there is a run at all
         self._store_factory = store_factory
         self._observers = observers
-        self._run_id = run_id
+        self._writer = ExchangeWriter(self.rows, plan, run_id)
         self._on_end = on_end
         self._provider = provider
         self._stop = threading.Event()
         self._work: queue.SimpleQueue[Positions | None] = queue.SimpleQueue()
         self._done: queue.SimpleQueue[Outcome | None] = queue.SimpleQueue()
         self._again: deque[Positions] = deque()
-        self.unstored: list[ChunkRecord] = []
         self._n_out = 0
-        self._pricer = Pricer(task.backend, task.endpoint, task.model)
         self._n_workers = max(1, min(options.max_workers, len(plan.ask)))
         self._judge = Judge(
             chunk_size=options.chunk_size, n_workers=self._n_workers, patience_s=options.policy.max_time_s
         )
-        chunks = chunk_positions(
-            self.rows,
-            plan.ask,
-            size=options.chunk_size,
-            token_budget=options.token_budget,
-            distinct_openings=task.verify,
-        )
-        self._fresh = chunks_within(chunks, self.rows, image_limits(task.backend))
+        self._fresh = self._chunks(task, options)
         self.limiter = Limiter(
             max_concurrency=options.max_workers,
             requests_per_minute=options.requests_per_minute,
@@ -157,6 +147,16 @@ class LiveEngine:
             stop=self._stop,
             observers=observers,
         )
+
+    def _chunks(self, task: Task, options: LiveOptions) -> Iterator[Positions]:
+        chunks = chunk_positions(
+            self.rows,
+            self.plan.ask,
+            size=options.chunk_size,
+            token_budget=options.token_budget,
+            distinct_openings=task.verify,
+        )
+        return chunks_within(chunks, self.rows, image_limits(task.backend))
 
     def start(self) -> None:
         """Start the coordinator and the workers; returns at once."""
@@ -175,9 +175,7 @@ class LiveEngine:
 
     def store_what_is_left(self, store: Store) -> None:
         """Store what came home and could not be stored then; for a later run on the same store."""
-        if self.unstored:
-            store.put_chunks(self.unstored)
-            self.unstored.clear()
+        self._writer.write_left(store)
 
     def stop(self) -> None:
         """Send nothing more; what is in flight still lands in the store."""
@@ -201,7 +199,7 @@ class LiveEngine:
     @property
     def is_settled(self) -> bool:
         """Whether nothing of it is on its way, and all of it that was paid for is on disk."""
-        return self.finished.is_set() and not self.unstored
+        return self.finished.is_set() and not self._writer.unstored
 
     # --- coordinator ------------------------------------------------------------------------------------------
 
@@ -262,8 +260,10 @@ class LiveEngine:
                 self._follow(outcome)
         if self.stopped:
             self._cancel(itertools.chain(self._again, self._fresh))
-        if self.unstored:
-            self._store_the_rest(store)
+        try:
+            self._writer.write_left(store)
+        except CacheError as error:
+            self.error = error
 
     def _feed(self) -> None:
         """Give a job to each worker whose last one is stored and judged.
@@ -286,77 +286,13 @@ class LiveEngine:
             except queue.Empty:
                 return [o for o in outcomes if o is not None]
 
-    # --- storing ----------------------------------------------------------------------------------------------
-
     def _keep(self, store: Store, exchanges: Sequence[Exchange]) -> None:
         """Write exchanges down; where that fails the run stops, and what is still in flight is waited for."""
-        if not exchanges:
-            return
-        chunks = [self._chunk_record(e) for e in exchanges]
-        try:
-            if self.unstored:
-                raise CacheError("an earlier write failed")
-            store.put_chunks(chunks)
-        except CacheError as error:
-            self.unstored += chunks
+        error = self._writer.write(store, exchanges)
+        if error is not None:
             self._end(error)
         for exchange in exchanges:
             self.plan.answers.update((self.rows.keys[p], a) for p, a in exchange.settled.good.items())
-
-    def _store_the_rest(self, store: Store) -> None:
-        """Try once more, now that nothing else is under way: what made the write fail may have passed."""
-        try:
-            store.put_chunks(self.unstored)
-        except CacheError as error:
-            n = sum(len(answers) for _, _, answers in self.unstored)
-            error.add_note(
-                f"{n:,} answers are paid for and not on disk. This kernel still has them:"
-                " lmsyz.last_run().frame() returns them; save that frame before you close it."
-            )
-            self.error = error
-        else:
-            self.unstored.clear()
-
-    def _chunk_record(self, exchange: Exchange) -> ChunkRecord:
-        answers = [self._answer_record(p, a) for p, a in exchange.settled.good.items()]
-        return self.plan.task_id, self._request_record(exchange), answers
-
-    def _answer_record(self, position: int, answer: str) -> AnswerRecord:
-        key = self.rows.keys[position]
-        ids: tuple[str, ...] = ()
-        if self.rows.ids is not None:
-            ids = tuple(self.rows.ids[p] for p in self.plan.twins.get(key, (position,)))
-        return AnswerRecord(key=key, answer=answer, row_ids=ids)
-
-    def _request_record(self, exchange: Exchange) -> RequestRecord:
-        reply, usage = exchange.reply, exchange.reply.usage
-        return RequestRecord(
-            body=exchange.body,
-            user=exchange.user,
-            reply=exchange.raw.text,
-            form=str(exchange.form),
-            outcome=exchange.settled.outcome,
-            model=reply.model,
-            provider_request_id=exchange.raw.request_id,
-            input_tokens=usage.input_tokens,
-            output_tokens=usage.output_tokens,
-            cached_tokens=usage.cached_tokens,
-            cache_write_tokens=usage.cache_write_tokens,
-            reasoning_tokens=usage.reasoning_tokens,
-            cost=self._cost(exchange),
-            latency_s=exchange.raw.latency_s,
-            attempts=exchange.attempts,
-            n_rows=len(exchange.chunk),
-            run_id=self._run_id,
-            created=time.time(),
-        )
-
-    def _cost(self, exchange: Exchange) -> float | None:
-        try:
-            return self._pricer.cost(exchange.reply.usage, exchange.reply.model)
-        except Exception:
-            log.exception("an exchange could not be priced")  # which must not keep it from the store
-            return None
 
     # --- what becomes of a job --------------------------------------------------------------------------------
 
@@ -406,7 +342,7 @@ class LiveEngine:
             input_tokens=usage.input_tokens,
             output_tokens=usage.output_tokens,
             cached_tokens=usage.cached_tokens,
-            cost=self._cost(exchange),
+            cost=exchange.cost,
             latency_s=exchange.raw.latency_s,
             model=reply.model,
         )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 from lmsyz.providers.base import Usage
 
 __all__ = ["BATCH_TIER", "Pricer"]
@@ -53,8 +51,6 @@ def _context(tier: str) -> dict[str, str] | None:
     return {"service_tier": tier} if tier in OTHER_TIERS else None
 
 
-# An exchange is priced for the store and for the screen.
-@lru_cache(maxsize=4096)
 def _cost(endpoint: str, model: str, usage: Usage) -> float | None:
     tier = usage.service_tier
     is_priced = endpoint.startswith("https://") and tier in (*USUAL_TIERS, *OTHER_TIERS, BATCH_TIER)

@@ -6,6 +6,7 @@ Runs in the worker threads. It touches neither store nor screen; what it found o
 from __future__ import annotations
 
 import itertools
+import logging
 import threading
 import time
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from lmsyz.events import Observer, RequestRetried, RequestSent, emit
 from lmsyz.images import image_parts
 from lmsyz.judge import Positions
 from lmsyz.ladder import Ladder
+from lmsyz.pricing import Pricer
 from lmsyz.providers.base import Call, Form, JsonObject, Provider, Raw, Reply, Usage, dump_body, dump_content
 from lmsyz.ratelimit import Limiter
 from lmsyz.ratelimit_headers import retry_after_s
@@ -26,12 +28,15 @@ from lmsyz.task import Task
 
 __all__ = ["Asker", "Exchange", "Outcome"]
 
+log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exchange:
     """A reply that came, was paid for, and was held against its rows.
 
-    ``body`` and ``user`` are as they are stored: as sent, but with references in place of images.
+    ``body`` and ``user`` are as they are stored: as sent, but with references in place of images. ``cost`` is in US
+    dollars, None where the price is unknown.
     """
 
     chunk: Chunk
@@ -42,6 +47,7 @@ class Exchange:
     reply: Reply
     settled: Settled
     attempts: int
+    cost: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +92,7 @@ class Asker:
         stop: threading.Event,
         observers: Sequence[Observer],
     ) -> None:
+        self._pricer = Pricer(task.backend, task.endpoint, task.model)
         self._task = task
         self._rows = rows
         self._provider = provider
@@ -152,7 +159,15 @@ class Asker:
             reply=reply,
             settled=settled,
             attempts=next(attempts),
+            cost=self._cost(reply),
         )
+
+    def _cost(self, reply: Reply) -> float | None:
+        try:
+            return self._pricer.cost(reply.usage, reply.model)
+        except Exception:
+            log.exception("an exchange could not be priced")  # which must not keep it from the store
+            return None
 
     def _queue(self, chunk: Chunk) -> float:
         """Wait for this request's turn, and return for how long."""
