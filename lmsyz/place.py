@@ -2,64 +2,29 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
 from lmsyz.errors import MissingKeyError, UsageError
-from lmsyz.long_rows import LONG_TEXT_OPTIONS
 from lmsyz.providers import APIS, BACKENDS, DEFAULT_URLS, base_url_of, check_key, connect, missing_key_message
-from lmsyz.providers.base import CALL_OPTIONS, Provider, body_options, call_options
+from lmsyz.providers.base import Provider, body_options, call_options
 from lmsyz.providers.models import DEFAULT_MODELS, SANDBOX_MODEL, check_options, quirks_of
+from lmsyz.request_options import split_options
 from lmsyz.schema import read_schema
 from lmsyz.schema_render import render
 from lmsyz.settings import Settings
 from lmsyz.task import Task
 
-__all__ = ["Place", "connect_place", "find_place", "make_task", "read_task", "split_options"]
+__all__ = ["Place", "connect_place", "find_place", "make_task", "read_task"]
 
-OWN_OPTIONS = ("api", "quirks", "requests_per_minute", "tokens_per_minute", *LONG_TEXT_OPTIONS)
-# What lmsyz puts into a request itself; an option of that name would break the way back from reply to row.
-RESERVED_OPTIONS = frozenset(
-    [
-        "messages",
-        "input",
-        "system",
-        "instructions",
-        "stream",
-        "stream_options",
-        "response_format",
-        "tools",
-        "tool_choice",
-        "n",
-    ]
-)
-NOT_JSON_OPTIONS = ("timeout",)
-# What a name that is no option may have been meant to be. Many servers ignore fields that they do not know, so that a
-# misspelt one would pass unnoticed, and a batch would fail a day later.
-ARGUMENTS = (
-    *("schema", "text_col", "id_col", "image_col", "backend", "model", "chunk_size", "max_workers", "cache_path"),
-    *("fresh", "ignore_prompt_hash", "on_error", "dedupe", "verify_rows", "api_key", "base_url", "client", "progress"),
-    *("background", "job_id", "batch_root_dir", "max_requests_per_batch"),
-)
-REQUEST_FIELDS = (
-    *("temperature", "top_p", "top_k", "top_a", "min_p", "seed", "stop", "stop_sequences", "max_tokens"),
-    *("max_completion_tokens", "max_output_tokens", "reasoning", "reasoning_effort", "thinking", "verbosity"),
-    *("frequency_penalty", "presence_penalty", "repetition_penalty", "logit_bias", "logprobs", "top_logprobs"),
-    *("service_tier", "metadata", "store", "user", "safety_identifier", "models", "provider", "cache_control"),
-    # Of vLLM and llama.cpp, and so like others here that they would be taken for misspelt.
-    *("min_tokens", "repeat_penalty", "reasoning_format"),
-)
-ALIKE = 0.8
 # Sent where no key is wanted; unlike any word of a message, since keys are taken out of messages.
 NO_KEY = "no-key-needed"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-# The name of a model that lmsyz.local serves ends in the checksum of its file, which says more than a port would.
 FAMILIES = {"anthropic": re.compile(r"claude\b"), "openai": re.compile(r"(chat)?gpt\b|o[1-9]\b")}
+# The name of a model that lmsyz.local serves ends in the checksum of its file, which says more than a port would.
 LOCAL_MODEL = re.compile(r"@[0-9a-f]{12}$")
 
 
@@ -83,50 +48,6 @@ class Place:
 
     def __repr__(self) -> str:
         return f"<Place {self.backend} {self.api} {self.model} at {self.endpoint}>"  # never the key
-
-
-def split_options(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return lmsyz's own options and those that go into the request, and refuse what lmsyz sends itself.
-
-    Raises
-    ------
-    UsageError
-        An option has the name of a part that lmsyz fills in or of another call's argument, is misspelt, or is no JSON.
-    """
-    own = {k: v for k, v in options.items() if k in OWN_OPTIONS}
-    rest = {k: v for k, v in options.items() if k not in OWN_OPTIONS}
-    extra = rest.get("extra_body") or {}
-    if not isinstance(extra, Mapping):
-        raise UsageError(f"extra_body= takes a dict of request fields, got {extra!r:.60}")
-    if "image_col" in rest:
-        raise UsageError(
-            "image_col= is for df.ie.extract, df.ie.batch, df.ie.stale and df.ie.panel; this call asks about texts"
-        )
-    others = [name for name in ARGUMENTS if name in rest]
-    if others:
-        raise UsageError(f"{others[0]}= is an argument of another call and no part of a request: leave it out here")
-    _refuse_misspelt(rest)
-    taken = sorted(RESERVED_OPTIONS & {*rest, *extra})
-    if taken:
-        raise UsageError(
-            f"{taken[0]}= is a part of the request that lmsyz fills in itself: say what to ask with prompt=, the shape"
-            " of an answer with schema="
-        )
-    for name, value in rest.items():
-        if name not in NOT_JSON_OPTIONS:
-            _check_json(name, value)
-    return own, rest
-
-
-def _refuse_misspelt(options: Iterable[str]) -> None:
-    known = {*ARGUMENTS, *OWN_OPTIONS, *CALL_OPTIONS, *REQUEST_FIELDS, *RESERVED_OPTIONS}
-    for name in options:
-        meant = [] if name in known else get_close_matches(name, sorted(known - RESERVED_OPTIONS), n=1, cutoff=ALIKE)
-        if meant:
-            raise UsageError(
-                f"{name}= is no option that is known here: did you mean {meant[0]}=? To send it as it is:"
-                f" extra_body={{{name!r}: ...}}"
-            )
 
 
 def find_place(
@@ -377,10 +298,3 @@ def _endpoint(url: str) -> str:
         shown = url.rpartition("@")[2]  # never a password
         raise UsageError(f"base_url={shown!r} is no web address; give one like 'http://127.0.0.1:8080/v1'")
     return f"{parts.scheme}://{parts.hostname}{port}{parts.path.rstrip('/')}"
-
-
-def _check_json(name: str, value: object) -> None:
-    try:
-        json.dumps(value, allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise UsageError(f"the request option {name}= cannot be sent as JSON: {error}") from error

@@ -14,7 +14,8 @@ from typing import Any
 from urllib.parse import unquote
 
 from lmsyz.schema_normal import CONSTRAINTS, JSON_TYPES, NULL, Node, Path, described, refusal, shorten
-from lmsyz.schema_rules import read_constraint, rule
+from lmsyz.schema_rules import read_constraint
+from lmsyz.schema_values import read_values, values_node
 
 __all__ = ["normalise"]
 
@@ -46,7 +47,6 @@ _MEANINGFUL = (
     *("type", "enum", "const", "$ref", "anyOf", "oneOf", "properties", "required", "items", "additionalProperties"),
     *dict.fromkeys(keyword for keywords in CONSTRAINTS.values() for keyword in keywords),
 )
-_HINTS = ("format", "pattern")
 _BOUNDS = (("minimum", "maximum"), ("minLength", "maxLength"), ("minItems", "maxItems"))
 # Putting definitions in place may multiply them; both providers refuse far less than this.
 _MAX_NODES = 20_000
@@ -120,7 +120,7 @@ class _Reader:
                 return self._choices(raw[keyword], path, docs)
         types = _types(raw, path)
         if "enum" in raw or "const" in raw:
-            return _enum(raw, types, path)
+            return _union(read_values(raw, types, path))
         return _union([self._typed(name, raw, path, docs) for name in types])
 
     def _choices(self, choices: Any, path: Path, docs: Docs) -> Node:
@@ -257,71 +257,6 @@ def _types(raw: Mapping[str, Any], path: Path) -> list[str]:
     return names
 
 
-# --- closed sets of values ---------------------------------------------------------------------------
-
-
-def _enum(raw: Mapping[str, Any], types: list[str], path: Path) -> Node:
-    """Read a closed set of values; null among them, or among the types, allows null."""
-    values = raw["enum"] if "enum" in raw else [raw["const"]]
-    if not isinstance(values, list) or not values:
-        raise refusal(path, "has no allowed values", "List at least one.")
-    if "enum" in raw and "const" in raw and [(type(v), v) for v in values] != [(type(raw["const"]), raw["const"])]:
-        # The const alone holds; to read the enum would accept what it forbids.
-        raise refusal(path, "has 'const' beside an 'enum' of other values", "Leave out the one that is not meant.")
-    kept = [value for value in values if value is not None]
-    # ["string", "null"] with an enum that forgets null means null all the same; to read it to the
-    # letter would force the model to make a value up.
-    may_be_null = len(kept) < len(values) or "null" in types
-    core = [_closed(kept, [t for t in types if t != "null"], path)] if kept else []
-    for node in core:
-        _hold_to_bounds(node, raw, path)
-    return _union([*core, NULL] if may_be_null else core)
-
-
-def _closed(values: list[Any], types: list[str], path: Path) -> Node:
-    """Make the node of some non-null values, all of one type."""
-    found = {_type_of(value) for value in values}
-    name = "number" if found == {"integer", "number"} else next(iter(found)) if len(found) == 1 else None
-    if name is None or name == "other":
-        raise refusal(path, f"allows values of several kinds, {_some(values)}", "Write them all as text.")
-    if types and name not in types and not (name == "integer" and "number" in types):
-        raise refusal(path, f"has the type {types[0]!r} but allows {_some(values)}", "Make them agree.")
-    if len(set(values)) < len(values):
-        twice = next(value for value in values if values.count(value) > 1)
-        raise refusal(path, f"allows {twice!r} twice", "List every value once.")
-    return _closed_node(name, values)
-
-
-def _hold_to_bounds(node: Node, raw: Mapping[str, Any], path: Path) -> None:
-    """Refuse allowed values that a bound beside them forbids; format and pattern there are often no more than hints."""
-    for keyword in CONSTRAINTS.get(node["type"], ()):
-        if keyword not in raw or keyword in _HINTS or (bound := read_constraint(keyword, raw[keyword], path)) is None:
-            continue
-        holds, words = rule(keyword, bound) or (None, "")
-        for value in node.get("enum", ()):
-            if holds and not holds(value):
-                raise refusal(path, f'allows {value!r}, which breaks its own rule "{words}"', "List only what fits.")
-
-
-def _closed_node(name: str, values: list[Any]) -> Node:
-    is_plain = name == "boolean" and set(values) == {True, False}
-    return {"type": name} if is_plain else {"type": name, "enum": values}
-
-
-def _type_of(value: Any) -> str:
-    """JSON's name for the type of a scalar."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return "other"
-    names = {str: "string", bool: "boolean", int: "integer", float: "number"}
-    return names.get(type(value), "other")
-
-
-def _some(values: list[Any]) -> str:
-    """Show some values within a line."""
-    shown = ", ".join(repr(value) for value in values[:4])
-    return f"{shown[:80]}, ..." if len(values) > 4 or len(shown) > 80 else shown
-
-
 # --- unions ------------------------------------------------------------------------------------------
 
 
@@ -349,5 +284,5 @@ def _distinct(nodes: list[Node]) -> list[Node]:
     kinds = {each.get("type") for each in core}
     if len(core) > 1 and len(kinds) == 1 and all(set(each) == {"type", "enum"} for each in core):
         values = list(dict.fromkeys(value for each in core for value in each["enum"]))
-        return [_closed_node(core[0]["type"], values)]
+        return [values_node(core[0]["type"], values)]
     return core

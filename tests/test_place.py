@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from lmsyz.errors import UsageError
-from lmsyz.place import Place, find_place, split_options
+from lmsyz.place import Place, find_place
+from lmsyz.request_options import split_options
 from lmsyz.settings import Settings, load_settings
 
 

@@ -14,7 +14,7 @@ import pytest
 
 import lmsyz
 from lmsyz.accessor import ExtractionAccessor
-from lmsyz.place import OWN_OPTIONS
+from lmsyz.request_options import OWN_OPTIONS
 from lmsyz.settings import Settings
 
 TEXT = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
