@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import importlib
 import json
 import logging
@@ -15,13 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from lmsyz import in_flight
 from lmsyz.errors import ExtractionError, LmsyzError, ProviderError, RunInterrupted, UsageError
-from lmsyz.html_block import html_block
 from lmsyz.live import LiveEngine
-from lmsyz.long_rows import parts_words
 from lmsyz.manifest import build_manifest
 from lmsyz.progress import ProgressBar
 from lmsyz.report import Counts, Tally, reason_word
 from lmsyz.rows import Rows
+from lmsyz.run_report import reasons_words, run_html, run_line, run_text
 from lmsyz.store import Saved, Store
 from lmsyz.task import Task
 
@@ -194,7 +192,7 @@ class Run:
             self.stop()
             raise RunInterrupted(self._interrupt_words()) from None
         if not done:
-            raise TimeoutError(f"the run has not ended after {timeout:g} s; it goes on ({self._line()})")
+            raise TimeoutError(f"the run has not ended after {timeout:g} s; it goes on ({run_line(self.counts)})")
         if self.engine and self.engine.error:
             error = self._told(self.engine.error)
             # How a worker came to it is three screens of a notebook, and tells a user nothing that the words do not.
@@ -296,10 +294,7 @@ class Run:
         store.save_run(self.run_id, self.task_id, self.started, ended, manifest)
 
     def __repr__(self) -> str:
-        lines = [f"<lmsyz run {self.run_id}: {self._line()}>"]
-        lines += [f"  {name}: {value}" for name, value in self._facts()]
-        lines += [f"  {n:,} x {reason}{_eg(n, examples)}" for reason, (n, examples) in self._top_reasons()]
-        return "\n".join(lines)
+        return run_text(self)
 
     def _ipython_display_(self) -> None:
         """Show a run under way as it goes; one that is over, or has no screen, is shown as what it is by now."""
@@ -308,17 +303,7 @@ class Run:
 
     def _repr_html_(self) -> str:
         """Show the report as a small table; everything in it is escaped, since some of it came from a model."""
-        rows = "".join(
-            f'<tr><th style="text-align:left">{html.escape(name)}</th>'
-            f'<td style="text-align:left">{html.escape(value)}</td></tr>'
-            for name, value in self._facts()
-        )
-        errors = "".join(
-            f"<li>{html.escape(f'{n:,} × {reason}{_eg(n, examples)}')}</li>"
-            for reason, (n, examples) in self._top_reasons()
-        )
-        title = html.escape(f"lmsyz run {self.run_id}: {self._line()}")
-        return html_block(f"<b>{title}</b><table>{rows}</table>{f'<ul>{errors}</ul>' if errors else ''}")
+        return run_html(self)
 
     # --- inside -----------------------------------------------------------------------------------------------
 
@@ -333,10 +318,9 @@ class Run:
         return frame
 
     def _failure_words(self, n_bad: int) -> str:
-        reasons = "; ".join(f"{n:,} {reason}{_eg(n, examples)}" for reason, (n, examples) in self._top_reasons(3))
         return (
-            f"{n_bad:,} of {len(self.rows):,} rows have no answer: {reasons}. The others are stored in"
-            f" {self.cache_path}; {self._how_to('the same call asks only these again', 'asks only these again')}."
+            f"{n_bad:,} of {len(self.rows):,} rows have no answer: {reasons_words(self.counts)}. The others are stored"
+            f" in {self.cache_path}; {self._how_to('the same call asks only these again', 'asks only these again')}."
             " The error's .result holds the whole frame."
         )
 
@@ -371,49 +355,6 @@ class Run:
     def _n_kept(self) -> int:
         return self.counts.n_cached + self.counts.n_ok
 
-    def _line(self) -> str:
-        c = self.counts
-        parts = [
-            f"{c.n_rows:,} rows",
-            f"{c.n_cached:,} cached",
-            f"{c.n_ok:,} answered",
-            f"{sum(c.n_failed.values()):,} without answer",
-        ]
-        if c.n_waiting:
-            parts.append(f"{c.n_waiting:,} waiting")
-        return f"{', '.join(parts)} ({c.how})"
-
-    def _facts(self) -> list[tuple[str, str]]:
-        c = self.counts
-        asked = f"{self.task.model} at {self.task.endpoint} ({self.task.backend})"
-        returned = ", ".join(m for m in c.models if m) or "no reply"
-        sent = f"{c.n_requests:,} sent, {c.n_retries:,} retries, {c.n_reasked:,} rows asked again"
-        if c.n_foreign:
-            sent += f", {c.n_foreign:,} answers under ids that nobody asked about not used"
-        facts = [
-            ("model", f"{asked}; returned: {returned}"),
-            ("requests", sent),
-            ("tokens", f"{_int(c.input_tokens)} in, {_int(c.output_tokens)} out"),
-            ("cost", _dollars(c.cost)),
-            ("saved by the cache", f"{self.saved.n_rows:,} rows, {_dollars(self.saved.cost)}"),
-            ("time", f"{c.wall_s:.1f} s"),
-            ("stored in", str(self.cache_path)),
-        ]
-        if self.rows.long and (in_parts := parts_words(self.rows)):
-            facts.append(("long texts", in_parts))
-        if self.task.endpoint == "sandbox":
-            note = "answers come from the sandbox's rules, not from a language model"
-            if c.n_failed.get("missing"):
-                note += "; a row is left out where no rule finds a field that may not be null: allow `| None`"
-            facts.insert(1, ("note", note))
-        if self.n_seed:
-            seed = f"{self.n_seed:,} taken over from a cache that recorded no text and no model"
-            facts.append(("seed rows", seed))
-        return facts
-
-    def _top_reasons(self, most: int = 8) -> list[tuple[str, tuple[int, tuple[str, ...]]]]:
-        return sorted(self.counts.reasons.items(), key=lambda item: -item[1][0])[:most]
-
 
 def _faces() -> Any:
     """Return the panel's module, which imports this one; looked up by name, so that no import goes upwards."""
@@ -441,18 +382,3 @@ def _known(value: float | None) -> Any:
     import pandas as pd
 
     return pd.NA if value is None else value
-
-
-def _dollars(value: float | None) -> str:
-    return "<NA> (price unknown)" if value is None else f"${value:,.4f}"
-
-
-def _int(value: int | None) -> str:
-    return "<NA>" if value is None else f"{value:,}"
-
-
-def _eg(n: int, examples: tuple[str, ...]) -> str:
-    shown = ", ".join(examples[:5])
-    if n == 1 and examples:
-        return f" (row {shown})"
-    return f" (rows {shown}{', ...' if n > len(examples[:5]) else ''})" if examples else ""

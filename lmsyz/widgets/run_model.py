@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lmsyz.report import STATUSES, Counts, reason_word
+from lmsyz.run_report import dollars, number
 
 if TYPE_CHECKING:
     from lmsyz.ratelimit import LimiterState
@@ -128,19 +129,19 @@ class RunModel:
     def _pairs(self, c: Counts, limiter: LimiterState | None, rate: float | None) -> Iterator[tuple[str, str]]:
         run, saved = self.run, self.run.saved
         share = _share(c)
-        yield "cache hits", f"{c.n_cached:,} rows; saved {_dollars(saved.cost)}"
+        yield "cache hits", f"{c.n_cached:,} rows; saved {dollars(saved.cost)}"
         yield "rate", "not known yet" if rate is None else f"{rate:,.1f} rows a second"
         yield "time", _times(c, rate, limiter)
         yield "requests", _requests(c, limiter)
         if limiter is not None or c.waited_s:
             yield "rate limits", _limits(c, limiter)
         so_far = " so far" if run.is_live else ""
-        tokens = f"{_int(c.input_tokens)} in, {_int(c.output_tokens)} out{so_far}"
+        tokens = f"{number(c.input_tokens)} in, {number(c.output_tokens)} out{so_far}"
         if share and c.input_tokens and c.output_tokens:
             tokens += f"; about {c.input_tokens / share:,.0f} in, {c.output_tokens / share:,.0f} out in all"
         yield "tokens", tokens
-        cost = f"{_dollars(c.cost)}{so_far}"
-        yield "cost", cost + (f"; about {_dollars(c.cost / share)} in all" if share and c.cost is not None else "")
+        cost = f"{dollars(c.cost)}{so_far}"
+        yield "cost", cost + (f"; about {dollars(c.cost / share)} in all" if share and c.cost is not None else "")
         returned = ", ".join(m for m in c.models if m) or "no reply yet"
         yield "model", f"{run.task.model} at {run.task.endpoint} ({run.task.backend}); returned: {returned}"
         if run.task.endpoint == "sandbox":
@@ -205,11 +206,3 @@ def _duration(seconds: float) -> str:
         return f"{seconds:.0f} s"
     minutes, left = divmod(int(seconds), 60)
     return f"{minutes} min {left:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
-
-
-def _dollars(value: float | None) -> str:
-    return "<NA> (price unknown)" if value is None else f"${value:,.4f}"
-
-
-def _int(value: int | None) -> str:
-    return "<NA>" if value is None else f"{value:,}"
