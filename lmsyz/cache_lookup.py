@@ -55,15 +55,16 @@ class Lookup(CacheFile):
         -------
         tuple of dict and Saved
         """
-        if not after:
-            answers, requests = self._newest(("answer", "request_id"), task_ids, keys)
-        else:
-            *found, numbers_of = self._newest(("answer", "request_id", "id"), task_ids, keys)
-            answers, requests = ({k: v for k, v in one.items() if int(numbers_of[k]) > after} for one in found)
+        answers, requests = self._newest(("answer", "request_id"), task_ids, keys, after=after)
         return answers, self._cost_of(Counter(requests.values()))
 
     def last_answer(self) -> int:
-        """Return the number of the newest answer, 0 where there is none."""
+        """Return the number of the newest answer, 0 where there is none; no number is ever given away again.
+
+        Returns
+        -------
+        int
+        """
         with self._reading() as db:
             return int(db.execute("SELECT max(id) FROM answers").fetchone()[0] or 0)
 
@@ -156,13 +157,13 @@ class Lookup(CacheFile):
         return changed
 
     def _newest(
-        self, columns: Sequence[str], task_ids: Sequence[int], keys: Collection[bytes] | None
+        self, columns: Sequence[str], task_ids: Sequence[int], keys: Collection[bytes] | None, *, after: int = 0
     ) -> list[dict[bytes, str]]:
         """Return columns of the newest answer, each by key, by reading whole tasks or by looking keys up."""
         found: list[dict[bytes, str]] = [{} for _ in columns]
         if not task_ids or (keys is not None and not keys):
             return found
-        tasks = f"task_id IN {numbers(task_ids)}"
+        tasks = f"task_id IN {numbers(task_ids)}" + (f" AND id > {int(after)}" if after else "")
         with self._reading() as db:
             if keys is not None and _is_few(db, tasks, len(keys)):
                 for part in parts(db, keys):
