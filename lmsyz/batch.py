@@ -20,7 +20,7 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 
-from lmsyz.batch_files import input_path, read_index, result_lines, result_path, write_failures
+from lmsyz.batch_files import input_path, read_index, read_keys, result_lines, result_path, write_failures
 from lmsyz.batch_ledger import Ledger, Part, PartState, known_remotes
 from lmsyz.batch_settle import Settling, common_reasons
 from lmsyz.errors import BatchError, LmsyzError, MalformedError, ProviderError, RequestError, UnavailableError
@@ -311,7 +311,7 @@ class BatchEngine:
         self._step(part, PartState.SETTLED)
 
     def _give_up(self, part: Part, reason: str) -> None:
-        failures = {key: reason for asked in read_index(self.ledger, part) for key in asked.keys}
+        failures = dict.fromkeys(read_keys(self.ledger, part), reason)
         write_failures(self.ledger, part, failures)
         part.n_good, part.n_bad, part.reasons = 0, len(failures), common_reasons(failures)
         self._step(part, PartState.SETTLED)

@@ -36,6 +36,7 @@ __all__ = [
     "PartWriter",
     "read_failures",
     "read_index",
+    "read_keys",
     "read_texts",
     "result_lines",
     "write_failures",
@@ -274,21 +275,30 @@ def _suffix(part: Part) -> str:
 
 def read_index(ledger: Ledger, part: Part) -> Iterator[Asked]:
     """Go through the requests of a part."""
+    for about in _index_lines(ledger, part):
+        yield Asked(
+            custom_id=about["id"],
+            keys=tuple(bytes.fromhex(k) for k in about["keys"]),
+            wire_ids=tuple(about["wire"]),
+            row_ids=tuple(tuple(r) for r in about["rows"]),
+            openings=tuple(about["open"]),
+            body_at=about["body"][0],
+            body_n=about["body"][1],
+            user_at=about["user"][0],
+            user_n=about["user"][1],
+            images=tuple((at, n, reference) for at, n, reference in about.get("images", ())),
+        )
+
+
+def read_keys(ledger: Ledger, part: Part) -> Iterator[bytes]:
+    """Go through the keys of a part's texts; where no more is wanted, half the time of :func:`read_index`."""
+    for about in _index_lines(ledger, part):
+        yield from map(bytes.fromhex, about["keys"])
+
+
+def _index_lines(ledger: Ledger, part: Part) -> Iterator[dict[str, Any]]:
     with index_path(ledger, part).open("rb") as file:
-        for line in file:
-            about = json.loads(line)
-            yield Asked(
-                custom_id=about["id"],
-                keys=tuple(bytes.fromhex(k) for k in about["keys"]),
-                wire_ids=tuple(about["wire"]),
-                row_ids=tuple(tuple(r) for r in about["rows"]),
-                openings=tuple(about["open"]),
-                body_at=about["body"][0],
-                body_n=about["body"][1],
-                user_at=about["user"][0],
-                user_n=about["user"][1],
-                images=tuple((at, n, reference) for at, n, reference in about.get("images", ())),
-            )
+        yield from map(json.loads, file)
 
 
 def read_texts(ledger: Ledger, rows: Rows, wanted: Collection[bytes]) -> Rows:

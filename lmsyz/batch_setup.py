@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lmsyz.batch import BatchEngine
-from lmsyz.batch_files import PartWriter, read_index
+from lmsyz.batch_files import PartWriter, read_keys
 from lmsyz.batch_ledger import Ledger
 from lmsyz.cache import SqliteCache
 from lmsyz.engine import Plan
@@ -100,7 +100,7 @@ def add_parts(
 def keys_of(ledger: Ledger, *, only_open: bool = False) -> set[bytes]:
     """Return the texts that were sent, or that are still on their way."""
     parts = [p for p in ledger.parts if p.state.is_open or not only_open]
-    return {key for part in parts for asked in read_index(ledger, part) for key in asked.keys}
+    return {key for part in parts for key in read_keys(ledger, part)}
 
 
 def keys_away(ledger: Ledger) -> set[bytes]:

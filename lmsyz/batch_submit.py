@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 from urllib.parse import urlsplit, urlunsplit
 
-from lmsyz.batch_files import INPUT, OUTPUT, index_path, input_path, read_index
+from lmsyz.batch_files import INPUT, OUTPUT, index_path, input_path, read_keys
 from lmsyz.batch_frame import FrameFile
 from lmsyz.batch_job import BATCH_ROOT, BatchJob
 from lmsyz.batch_ledger import (
@@ -201,7 +201,7 @@ def _make_smaller(ledger: Ledger, requests_a_part: int) -> set[bytes]:
     """Hold new parts to a size, take back larger ones that no batch came of, and return their texts' keys."""
     ledger.requests_a_part = requests_a_part
     larger = [p for p in ledger.parts if p.state in NO_BATCH and p.n_requests > requests_a_part]
-    keys = {key for part in larger for asked in read_index(ledger, part) for key in asked.keys}
+    keys = {key for part in larger for key in read_keys(ledger, part)}
     if larger:
         ledger.parts = [p for p in ledger.parts if p not in larger]
         ledger.save()

@@ -788,14 +788,14 @@ def test_a_draft_that_another_kernel_takes_back_meanwhile_spoils_no_look(
 ) -> None:
     about = {"schema": SCHEMA, "job_id": "job", "send": False, "chunk_size": 1, "cache_path": "lmsyz_cache.sqlite"}
     job = submit_batch(frame(4), PROMPT, max_requests_per_batch=1, **about)
-    read = batch_setup.read_index
+    read = batch_setup.read_keys
 
     def taken_back(ledger: Ledger, part: Part) -> Any:
-        monkeypatch.setattr(batch_setup, "read_index", read)
+        monkeypatch.setattr(batch_setup, "read_keys", read)
         submit_batch(frame(4), PROMPT, max_requests_per_batch=4, **about)
         return read(ledger, part)
 
-    monkeypatch.setattr(batch_setup, "read_index", taken_back)
+    monkeypatch.setattr(batch_setup, "read_keys", taken_back)
     if look == "results":
         assert job.results()["ie_error"].str.startswith("pending").all()
     else:
