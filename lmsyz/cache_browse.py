@@ -16,7 +16,7 @@ from typing import Any
 
 from lmsyz.cache_archive import TASK_COLUMNS, Archive, task_record
 from lmsyz.cache_file import marks, numbers, parts
-from lmsyz.cache_rows import STALE, STORED, FoundPage, FoundRow, Group, RowDetail, RowFilter
+from lmsyz.cache_rows import STALE, STORED, FoundPage, FoundRow, Group, RowDetail, RowFilter, unix_time
 from lmsyz.cache_search import NEWEST, answers, search, with_inputs
 from lmsyz.errors import CacheError, UsageError
 from lmsyz.store import TaskRecord
@@ -255,8 +255,8 @@ def _group(row: tuple[Any, ...]) -> Group:
         input_tokens=tokens_in or 0,
         output_tokens=tokens_out or 0,
         cost=None if unknown else cost or 0.0,
-        first=first,
-        last=last,
+        first=unix_time(first) or None,
+        last=unix_time(last) or None,
     )
 
 

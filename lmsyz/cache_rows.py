@@ -23,9 +23,11 @@ __all__ = [
     "RowFilter",
     "all_inputs",
     "inputs_of",
+    "unix_time",
 ]
 
 STORED, STALE, FAILED = "stored", "stale", "failed"
+LATEST = 4e9  # a Unix time in 2096
 REPEATS = 50  # as many repetitions of one text are told apart; dedupe=False alone makes any
 
 
@@ -78,7 +80,7 @@ class FoundRow:
     model, prompt : str
         The task's.
     created : float
-        Unix time of the exchange.
+        Unix time of the exchange; 0 where the file has none.
     """
 
     id: int
@@ -132,7 +134,7 @@ class Group:
     cost : float or None
         US dollars; None where the price of any exchange is unknown.
     first, last : float or None
-        Unix times of the first and the last exchange; None where there was none.
+        Unix times of the first and the last exchange; None where the file has none.
     """
 
     task_id: int
@@ -165,6 +167,11 @@ class Input:
     text: str
     named_fields: bool = False
     image: str = ""
+
+
+def unix_time(value: object) -> float:
+    """Return a time that is one, 0 for what is none: the column of a file from elsewhere may hold anything."""
+    return float(value) if isinstance(value, int | float) and 0 < value < LATEST else 0.0
 
 
 def inputs_of(user: str, keys: Collection[bytes]) -> dict[bytes, Input]:

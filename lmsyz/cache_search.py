@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from lmsyz.cache_file import clean, marks, parts
-from lmsyz.cache_rows import FAILED, STALE, STORED, FoundPage, FoundRow, RowFilter, all_inputs, inputs_of
+from lmsyz.cache_rows import FAILED, STALE, STORED, FoundPage, FoundRow, RowFilter, all_inputs, inputs_of, unix_time
 from lmsyz.store import TaskRecord
 
 __all__ = ["NEWEST", "answers", "search", "with_inputs"]
@@ -152,7 +152,7 @@ def answers(
             answer=str(answer),
             model=str(tasks[task_id].model),
             prompt=str(tasks[task_id].prompt),
-            created=_time(created),
+            created=unix_time(created),
         )
         for number, task_id, request_id, key, answer, created in db.execute(sql, list(values)).fetchall()
         if task_id in tasks
@@ -198,13 +198,8 @@ def _failed(
                     row_id=clean(", ".join(i.row_id for i in inputs)),
                     text=clean("\n".join(i.text for i in inputs)),
                     answer=str(reply),
-                    created=_time(created),
+                    created=unix_time(created),
                     **about,
                 )
             )
     return rows
-
-
-def _time(created: object) -> float:
-    """Return a time that is one: the column of a file from elsewhere may hold anything."""
-    return float(created) if isinstance(created, int | float) else 0.0

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 __all__ = ["cache"]
 
 LONGEST_PROMPT = 48
-LATEST = 4e9  # a Unix time in 2096
 
 
 @click.command()
@@ -78,9 +77,7 @@ def _facts(group: Group) -> dict[str, Any]:
 
 
 def _date(unix: float | None) -> str | None:
-    # The column of a damaged file, or of one from elsewhere, may hold anything.
-    is_time = isinstance(unix, int | float) and 0 < unix < LATEST
-    return datetime.fromtimestamp(unix, UTC).isoformat(timespec="seconds") if is_time else None  # type: ignore[arg-type]
+    return datetime.fromtimestamp(unix, UTC).isoformat(timespec="seconds") if unix else None
 
 
 def _loaded(text: str) -> Any:

@@ -14,11 +14,11 @@ from pathlib import Path
 import pandas as pd
 
 from lmsyz.cache import SqliteCache
-from lmsyz.cache_rows import STALE, STORED, FoundPage, FoundRow, Group, RowDetail, RowFilter
+from lmsyz.cache_rows import STALE, STORED, FoundPage, FoundRow, Group, RowDetail, RowFilter, unix_time
 from lmsyz.csv_guard import guarded_text
 from lmsyz.errors import CacheError, MissingExtraError, UsageError
 
-__all__ = ["COLUMNS", "CacheModel", "line"]
+__all__ = ["COLUMNS", "CacheModel", "line", "when"]
 
 COLUMNS = ("id", "row_id", "status", "model", "prompt", "created", "text", "answer")
 BUSY_S = 2.0  # a view says that the file is locked sooner than a run gives up
@@ -281,19 +281,24 @@ def _options(text: str) -> dict[str, object]:
 
 
 def _cells(row: FoundRow) -> tuple[object, ...]:
-    created = pd.Timestamp(row.created, unit="s") if 0 < row.created < 4e9 else pd.NaT
+    created = pd.Timestamp(row.created, unit="s") if row.created else pd.NaT
     return row.id, row.row_id, row.status, row.model, row.prompt, created, row.text, row.answer
+
+
+def when(created: float | None) -> str:
+    """Return a moment as it is shown; nothing for what a file from elsewhere may hold instead of one."""
+    known = unix_time(created)
+    return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(known)) if known else ""
 
 
 def line(row: FoundRow) -> str:
     """Return a row as one line of fixed columns, with what cannot be seen made visible."""
-    when = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(row.created)) if 0 < row.created < 4e9 else ""
     cells = (
         (str(row.id), 9),
         (row.row_id, 14),
         (row.status, 9),
         (row.model, 16),
-        (when, 20),
+        (when(row.created), 20),
         (row.text, 40),
         (row.answer, 60),
     )

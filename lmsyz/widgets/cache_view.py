@@ -6,7 +6,6 @@ import json
 import logging
 import os
 import threading
-import time
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 from itertools import islice
@@ -20,7 +19,7 @@ from lmsyz.cache_file import clean
 from lmsyz.cache_rows import FAILED, STALE, STORED, FoundRow, RowDetail
 from lmsyz.errors import LmsyzError, UsageError
 from lmsyz.widgets import look
-from lmsyz.widgets.cache_model import CacheModel, line
+from lmsyz.widgets.cache_model import CacheModel, line, when
 from lmsyz.widgets.look import Html
 from lmsyz.widgets.view import set_html
 
@@ -292,8 +291,8 @@ class CacheView:
                 g.input_tokens,
                 g.output_tokens,
                 _dollars(g.cost),
-                _when(g.first),
-                _when(g.last),
+                when(g.first),
+                when(g.last),
             )
             for g in self._model.groups[:GROUPS_SHOWN]
         ]
@@ -326,7 +325,7 @@ def _detail_html(detail: RowDetail) -> Html:
     if request is not None:
         pairs += [
             ("outcome", request.outcome),
-            ("answered", _when(request.created)),
+            ("answered", when(request.created)),
             ("tokens in, out", f"{request.input_tokens}, {request.output_tokens}, for {request.n_rows} in one request"),
             ("cost", _dollars(request.cost)),
             ("latency", f"{request.latency_s:.2f} s"),
@@ -381,11 +380,3 @@ def _cut(text: str) -> str:
 
 def _dollars(cost: float | None) -> str:
     return "price unknown" if cost is None else f"${cost:,.4f}"
-
-
-def _when(created: float | None) -> str:
-    return (
-        time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(created))
-        if isinstance(created, int | float) and 0 < created < 4e9
-        else ""
-    )
