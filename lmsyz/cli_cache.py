@@ -13,6 +13,7 @@ import click
 
 from lmsyz.cli_options import FILE, check_out, write_table
 from lmsyz.errors import UsageError
+from lmsyz.widgets.look import one_line
 
 if TYPE_CHECKING:
     from lmsyz.cache import SqliteCache
@@ -97,10 +98,10 @@ def _table(found: list[dict[str, Any]]) -> str:
 
 
 def _cells(facts: dict[str, Any]) -> tuple[str, ...]:
-    shown = _printable(facts["prompt"])
+    shown = _on_a_line(facts["prompt"])
     return (
         str(facts["task"]),
-        _printable(facts["model"]),
+        _on_a_line(facts["model"]),
         f"{facts['answers']:,}",
         f"{facts['input_tokens']:,}",
         f"{facts['output_tokens']:,}",
@@ -110,9 +111,8 @@ def _cells(facts: dict[str, Any]) -> tuple[str, ...]:
     )
 
 
-def _printable(text: str) -> str:
-    """Return somebody's text on one line: no control character of it may reach the terminal."""
-    return "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))
+def _on_a_line(text: str) -> str:
+    return one_line(text, unseen="?")  # a sign that every terminal's encoding has
 
 
 def _export(store: SqliteCache, task: int | None, out: Path, safe_csv: bool) -> int:

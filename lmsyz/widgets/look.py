@@ -11,7 +11,20 @@ from collections.abc import Iterable, Sequence
 
 from lmsyz.html_block import html_block
 
-__all__ = ["Html", "esc", "facts", "folded", "heading", "joined", "note", "page", "stacked_bar", "table", "text_table"]
+__all__ = [
+    "Html",
+    "esc",
+    "facts",
+    "folded",
+    "heading",
+    "joined",
+    "note",
+    "one_line",
+    "page",
+    "stacked_bar",
+    "table",
+    "text_table",
+]
 
 INK = "var(--jp-ui-font-color1, var(--lmsyz-ink, CanvasText))"
 PALE_INK = "var(--jp-ui-font-color2, var(--lmsyz-ink, CanvasText))"
@@ -171,7 +184,7 @@ def text_table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     state   rows
     ok     1,200
     """
-    grid = [[(_number(cell) or _one_line(cell), _number(cell) is not None) for cell in row] for row in rows]
+    grid = [[(_number(cell) or one_line(cell), _number(cell) is not None) for cell in row] for row in rows]
     widths = [max([len(name), *(len(row[i][0]) for row in grid)]) for i, name in enumerate(head)]
     right = [bool(grid) and all(row[i][1] for row in grid) for i in range(len(head))]
     lines = [list(head), *([text for text, _ in row] for row in grid)]
@@ -195,9 +208,9 @@ def _number(value: object) -> str | None:
     return f"{value:,}"
 
 
-def _one_line(value: object) -> str:
-    # A prompt or a reason is somebody's text: no control character of it may reach the terminal.
-    return "".join(c if c.isprintable() else "�" for c in " ".join(str(value).split()))
+def one_line(value: object, unseen: str = "�") -> str:
+    """Return somebody's text on one line: no control character of it may reach the terminal."""
+    return "".join(c if c.isprintable() else unseen for c in " ".join(str(value).split()))
 
 
 def _cell(value: object) -> str:
