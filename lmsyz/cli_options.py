@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from lmsyz.errors import MissingExtraError, UsageError
+from lmsyz.whole_file import whole_file
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -192,19 +193,15 @@ def _read_csv(path: Path, encoding: str) -> pd.DataFrame:
 
 def write_table(frame: pd.DataFrame, path: Path, *, index: bool = True) -> None:
     """Write a frame; whoever looks sees the old file or the whole new one, never a part."""
-    part = path.with_name(f".{path.stem}-{os.getpid()}{path.suffix}")
-    writers: dict[str, Callable[[], Any]] = {
-        ".csv": lambda: frame.to_csv(part, index=index),
-        ".parquet": lambda: frame.to_parquet(part, index=index),
-        ".jsonl": lambda: _as_columns(frame, index).to_json(part, orient="records", lines=True, force_ascii=False),
+    writers: dict[str, Callable[[Path], Any]] = {
+        ".csv": lambda part: frame.to_csv(part, index=index),
+        ".parquet": lambda part: frame.to_parquet(part, index=index),
+        ".jsonl": lambda part: _as_columns(frame, index).to_json(part, orient="records", lines=True, force_ascii=False),
     }
 
     def write() -> None:
-        try:
-            writers[file_kind(path)]()
-            os.replace(part, path)
-        finally:
-            part.unlink(missing_ok=True)
+        with whole_file(path) as part:
+            writers[file_kind(path)](part)
 
     _through(write, f"{str(path)!r} cannot be written")
 

@@ -7,7 +7,6 @@ import json
 import os
 import time
 from collections.abc import Collection, Iterable, Iterator
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from lmsyz.cache import SqliteCache
 from lmsyz.cache_rows import STALE, STORED, FoundPage, FoundRow, Group, RowDetail, RowFilter, unix_time
 from lmsyz.csv_guard import guarded_text
 from lmsyz.errors import CacheError, MissingExtraError, UsageError
+from lmsyz.whole_file import whole_file
 
 __all__ = ["COLUMNS", "CacheModel", "line", "when"]
 
@@ -227,19 +227,15 @@ class CacheModel:
         if kind not in (".csv", ".parquet"):
             raise UsageError(f"{target.name!r} should end in .csv or .parquet")
         _check_free(target)
-        part = target.with_name(f".{target.stem}-{os.getpid()}{target.suffix}")
         try:
-            if kind == ".parquet":
-                self._write_parquet(part)
-            else:
-                self._write_csv(part, guard=guard)
-            _check_free(target)  # once more: writing takes its time
-            os.replace(part, target)
+            with whole_file(target) as part:
+                if kind == ".parquet":
+                    self._write_parquet(part)
+                else:
+                    self._write_csv(part, guard=guard)
+                _check_free(target)  # once more: writing takes its time
         except OSError as error:
             raise UsageError(f"{str(target)!r} cannot be written: {error.strerror or error}") from error
-        finally:
-            with suppress(OSError):
-                part.unlink(missing_ok=True)
         return target
 
     def _write_csv(self, target: Path, *, guard: bool) -> None:
