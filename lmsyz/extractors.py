@@ -23,6 +23,7 @@ from lmsyz.batch_setup import stored_task
 from lmsyz.batch_status import BatchStatus
 from lmsyz.batch_submit import submit_batch
 from lmsyz.cache import SqliteCache
+from lmsyz.engine import stored_answers
 from lmsyz.errors import BatchError
 from lmsyz.extract import check_size
 from lmsyz.frames import ERROR_COLUMN, answers_frame
@@ -90,9 +91,10 @@ class _Steps:
         ledger = Ledger.load(self._folder(job_id))
         rows = _all_rows(ledger)
         with SqliteCache(ledger.cache_path) as cache:
-            keys = {key for key in (*rows.keys, *rows.asked.keys) if key}
-            tasks = cache.reading_tasks(ledger.record, ledger.ignore_prompt)
-            answers, _ = cache.reuse(tasks, keys, after=ledger.fresh_after)
+            task_id, keys = cache.task_id(ledger.record), {key for key in (*rows.keys, *rows.asked.keys) if key}
+            answers, _ = stored_answers(
+                cache, ledger.record, task_id, keys, ignore_prompt=ledger.ignore_prompt, after=ledger.fresh_after
+            )
         failures, schema = read_failures(ledger), stored_task(ledger).schema
         out = answers_frame(pd.RangeIndex(len(rows)), rows, answers, failures, schema)
         out.insert(0, "input_id", list(rows.ids or ()))

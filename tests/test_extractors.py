@@ -6,7 +6,7 @@ import json
 import logging
 import stat
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import pytest
 
 import lmsyz
 from lmsyz import batch_wait
+from lmsyz.batch_ledger import Ledger
 from lmsyz.errors import BatchError, MissingKeyError, ProviderError, UsageError
 from lmsyz.providers.anthropic_batches import AnthropicBatches
 from lmsyz.providers.openai_batches import OpenAIBatches
@@ -446,6 +447,19 @@ def test_rows_asked_again_on_demand_are_not_answered_by_what_was_stored_before(s
     assert seed.frame() is None
     seed.wait()
     assert seed.frame() is None
+
+
+def test_a_jobs_own_answers_count_before_newer_ones_to_another_prompt(server: Any, seed: Seed) -> None:
+    other = replace(seed, root="others")
+    for steps, prompt in ((seed, PROMPT), (other, PROMPT.replace("tone", "mood"))):
+        steps.build(small(), prompt)
+        steps.submit()
+        steps.wait()
+    ledger = Ledger.load(seed.folder.absolute())
+    ledger.ignore_prompt = True  # as df.ie.batch(..., job_id="job", ignore_prompt_hash=True) leaves it
+    ledger.save()
+    assert list(seed.frame()["tone"]) == list(lmsyz.BatchJob.load("job", batch_root_dir="jobs").results()["tone"])
+    assert list(seed.frame()["tone"]) == TONES
 
 
 def test_a_cancelled_batch_tells_its_state_in_anthropics_words(server: Any) -> None:
