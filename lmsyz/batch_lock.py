@@ -55,6 +55,8 @@ class _Locked:
                 raise self._is_busy() from None
             if isinstance(error, OSError):
                 raise disk_error(self._folder, error) from error
+            if isinstance(error, NotImplementedError):  # filelock's word for a file system without locks
+                raise self._has_no_locks(error) from error
             raise
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
@@ -74,6 +76,12 @@ class _Locked:
             " it; nothing was sent"
         )
 
+    def _has_no_locks(self, error: NotImplementedError) -> BatchError:
+        return BatchError(
+            f"the folder of the batch job, {str(self._folder)!r}, cannot be locked: {error}. Give a batch_root_dir= on"
+            " another disk; nothing was sent"
+        )
+
 
 class _Keeper:
     """Takes a job's lock, holds it and gives it back in a thread of its own.
@@ -83,6 +91,7 @@ class _Keeper:
 
     def __init__(self, folder: Path, patience_s: float) -> None:
         self._folder, self._patience_s = folder, patience_s
+        # Queues, not events: an interrupt within an event's Python code could leave it locked, and the job with it.
         self._told: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
         self._done: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._gone = threading.Event()

@@ -868,6 +868,16 @@ def test_one_writer_at_a_time_and_the_second_is_told(server: Any, monkeypatch: p
     assert_all_home(frame(4), job.results())
 
 
+def test_a_folder_on_a_file_system_without_locks_is_told(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_lock(*args: object, **about: object) -> None:
+        raise NotImplementedError("FileSystem does not appear to support flock")  # as filelock 3 does
+
+    monkeypatch.setattr("filelock.FileLock", no_lock)
+    with pytest.raises(BatchError, match=r"batch_jobs/job', cannot be locked: FileSystem .* batch_root_dir= on"):
+        submit(frame(2), job_id="job")
+    assert paid_rows(server) == 0
+
+
 def test_the_folder_is_private_and_holds_no_key(server: Any, backend: str) -> None:
     secret = {"x-api-token": "secret-header"}
     job = submit(frame(4), backend=backend, api_key="secret-key", extra_headers=secret)
