@@ -213,7 +213,8 @@ def _id_of(result: object) -> str:
 def _fits(result: Mapping[str, Any], index: int, chunk: Chunk) -> bool:
     echo = letters(str(result.get(OPENING_FIELD) or ""))[:200]
     own = chunk.openings[index]
-    if is_unspaced(own):  # what eight words are is then the model's to judge, and it may copy a whole sentence
+    if echo != own and is_unspaced(own):
+        # What eight words are is then the model's to judge, and it may copy a whole sentence.
         echo = echo[: 2 * len(own)]
     others = [o for i, o in enumerate(chunk.openings) if i != index]
     if echo == own:
