@@ -11,6 +11,7 @@ from typing import Any
 
 from lmsyz.cache_file import clean, marks, parts
 from lmsyz.cache_rows import FAILED, STALE, STORED, FoundPage, FoundRow, RowFilter, all_inputs, inputs_of, unix_time
+from lmsyz.rows import folded
 from lmsyz.store import TaskRecord
 
 __all__ = ["NEWEST", "answers", "search", "with_inputs"]
@@ -110,7 +111,7 @@ def _matches(
 
 
 def _holds(text: str, needle: str) -> bool:
-    return needle.casefold() in text.casefold()
+    return folded(needle) in folded(text)
 
 
 def answers(

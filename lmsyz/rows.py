@@ -27,6 +27,7 @@ __all__ = [
     "answer_json",
     "chunk_positions",
     "estimate_tokens",
+    "folded",
     "is_unspaced",
     "letters",
     "make_chunk",
@@ -286,5 +287,9 @@ def is_unspaced(opening: str) -> bool:
 
 def letters(text: str) -> str:
     """Return a text's letters and digits alone, in lower case, as openings are compared."""
-    text = text.casefold() if text.isascii() else normalize("NFC", text.casefold())
-    return "".join(c for c in text if c.isalnum())
+    return "".join(c for c in folded(text) if c.isalnum())
+
+
+def folded(text: str) -> str:
+    """Return a text as texts are compared: case aside, and an accented letter the same as one character or as two."""
+    return text.casefold() if text.isascii() else normalize("NFC", text.casefold())

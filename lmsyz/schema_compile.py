@@ -7,10 +7,10 @@ in our own words.
 from __future__ import annotations
 
 import math
-import unicodedata
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from lmsyz.rows import folded
 from lmsyz.schema_normal import Node, Path, of_constraints, reference_name, show_path, without_null
 from lmsyz.schema_rules import Rule, rule
 
@@ -337,9 +337,7 @@ def _closed(node: Node, where: str) -> Checker:
 
 
 def _fold(text: str) -> str:
-    # One letter may be one character or two (e and an accent), which nobody can see.
-    folded = text.casefold() if text.isascii() else unicodedata.normalize("NFC", text.casefold())
-    return " ".join(folded.split())
+    return " ".join(folded(text).split())
 
 
 def _word(value: Any) -> str:
