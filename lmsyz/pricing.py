@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from functools import cache
+from typing import TYPE_CHECKING
+
 from lmsyz.providers.base import Usage
+
+if TYPE_CHECKING:
+    from genai_prices import Usage as Tokens
 
 __all__ = ["BATCH_TIER", "Pricer"]
 
@@ -57,7 +63,6 @@ def _cost(endpoint: str, model: str, usage: Usage) -> float | None:
     if not is_priced or usage.input_tokens is None or usage.output_tokens is None:
         return None
     from genai_prices import Usage as Tokens
-    from genai_prices import calc_price
 
     tokens = Tokens(
         input_tokens=usage.input_tokens,
@@ -66,17 +71,27 @@ def _cost(endpoint: str, model: str, usage: Usage) -> float | None:
         cache_write_tokens=usage.cache_write_tokens,
         cache_write_1h_tokens=usage.cache_write_1h_tokens,
     )
-
-    def listed(tier: str) -> float:
-        context = _context(tier)
-        price = calc_price(tokens, model_ref=name, provider_api_url=endpoint, price_context=context)
-        return float(price.total_price)
-
     name = model.removeprefix("models/")
     try:
-        price = listed(tier)
-        # Where a list has no price for batches, that of live calls is what comes, and no batch costs as much.
-        return None if tier == BATCH_TIER and price and price == listed("") else price
+        price = _listed(tokens, endpoint, name, tier)
+        return None if tier == BATCH_TIER and price and not _has_batch_prices(endpoint, name) else price
     except (LookupError, ValueError):
         # No list for this endpoint or model; or tokens that cannot be, such as more cached than there were.
         return None
+
+
+# Once a model: a price takes a tenth of a millisecond, and each of a batch's exchanges has one.
+@cache
+def _has_batch_prices(endpoint: str, name: str) -> bool:
+    """Whether a list tells what batches cost; where it does not, what comes is the price of a live call."""
+    from genai_prices import Usage as Tokens
+
+    some = Tokens(input_tokens=1000, output_tokens=1000)
+    return _listed(some, endpoint, name, BATCH_TIER) != _listed(some, endpoint, name, "")
+
+
+def _listed(tokens: Tokens, endpoint: str, name: str, tier: str) -> float:
+    from genai_prices import calc_price
+
+    price = calc_price(tokens, model_ref=name, provider_api_url=endpoint, price_context=_context(tier))
+    return float(price.total_price)
